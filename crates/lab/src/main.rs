@@ -1,0 +1,2 @@
+//! The command people use: builds images, starts the machine, streams consoles, measures, reports.
+fn main() {}

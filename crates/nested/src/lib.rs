@@ -1,0 +1,2 @@
+//! Nested VMX as logic over traits: vmcs12, entry checks, merge, reflect, write-back, shadow EPT.
+#![no_std]

@@ -1,0 +1,69 @@
+//! The counters that L0 keeps per VP and shows through the counter port.
+//!
+//! Shared by L0 (which counts), the vmm (which reads them around a
+//! measurement) and the lab (which names them in reports).
+
+/// I/O port that identifies the counter device and selects a counter.
+pub const SELECT_PORT: u16 = 0x5C0;
+/// I/O port that gives the latched counter's low, then high, 32 bits.
+pub const DATA_PORT: u16 = 0x5C4;
+/// What a 32-bit read of [`SELECT_PORT`] gives where the device exists: "HYN1".
+pub const IDENTITY: u32 = 0x314E_5948;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// One counter of a VP. Its number on the counter port is its discriminant.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(usize)]
+        pub enum Counter {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of its number.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant,)*];
+
+            /// The name used in reports.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Counter::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// All VM exits to L0, from L1 and from L2.
+    Exits = "exits",
+    /// VM exits to L0 while L1 ran.
+    L1Exits = "l1-exits",
+    /// VM exits to L0 while L2 ran.
+    L2Exits = "l2-exits",
+    /// L2 exits that L0 handed to L1.
+    Reflected = "reflected",
+    /// VM entries of L2 that L1 asked for (VMLAUNCH and VMRESUME).
+    NestedEntries = "nested-entries",
+    /// VMREADs of L1 that exited to L0.
+    Vmreads = "vmreads",
+    /// VMWRITEs of L1 that exited to L0.
+    Vmwrites = "vmwrites",
+    /// VMPTRLDs of L1.
+    Vmptrlds = "vmptrlds",
+    /// VMCLEARs of L1.
+    Vmclears = "vmclears",
+    /// INVEPTs and INVVPIDs of L1.
+    Invalidations = "invalidations",
+    /// RDMSR and WRMSR exits of L1.
+    L1Msrs = "l1-msrs",
+    /// Hypercalls of L1.
+    Hypercalls = "hypercalls",
+    /// EPT violations of L2 that L0 answered by filling its shadow.
+    ShadowFills = "shadow-fills",
+    /// MSR bitmap merges done at nested entries.
+    MsrBitmapMerges = "msr-bitmap-merges",
+    /// Fields of VMCS 12 copied into VMCS 02 at nested entries.
+    MergedFields = "merged-fields",
+    /// Interrupts injected into L1.
+    Interrupts = "interrupts",
+}
