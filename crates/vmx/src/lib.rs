@@ -31,3 +31,5 @@ pub use qualification::{CrAccess, DrAccess, EptViolation, IoAccess};
 pub use segment::AccessRights;
 
 pub mod ept;
+
+pub mod instructions;
