@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cpuid;
+pub mod evmcs;
 pub mod hypercall;
 pub mod msr;
 pub mod page;
