@@ -1,2 +1,32 @@
 //! L1's user space: a small VMM that runs and measures L2 guests under /dev/kvm.
-fn main() {}
+
+mod affinity;
+mod cli;
+mod counters;
+mod cpuid;
+mod error;
+mod host;
+mod long_mode;
+mod measure;
+mod memory;
+mod paging;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Measure(arguments) => measure::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vmm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::measure;
+
+/// Runs and measures guests under /dev/kvm.
+#[derive(Parser, Debug)]
+#[command(version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the vmm can do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Measure what a guest's operations cost, by the guest's own time-stamp counter
+    Measure(measure::Arguments),
+}

@@ -1,0 +1,89 @@
+//! The KVM of this machine: what it offers, and the one ioctl that
+//! `kvm-ioctls` does not wrap.
+
+use kvm_bindings::{
+    CpuId, KVM_CAP_SYS_HYPERV_CPUID, KVM_MAX_CPUID_ENTRIES, KVMIO, kvm_cpuid_entry2, kvm_cpuid2,
+};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use vmm_sys_util::ioctl::ioctl_with_mut_ptr;
+use vmm_sys_util::{errno, ioctl_iowr_nr};
+
+use crate::error::{Error, Result, refused};
+
+ioctl_iowr_nr!(KVM_GET_SUPPORTED_HV_CPUID, KVMIO, 0xc1, kvm_cpuid2);
+
+/// An open `/dev/kvm`.
+pub struct Host {
+    kvm: Kvm,
+}
+
+impl Host {
+    /// Opens `/dev/kvm` and checks that it speaks the API version that all of
+    /// today's kernels speak (12).
+    pub fn open() -> Result<Self> {
+        let kvm = Kvm::new().map_err(Error::NoKvm)?;
+        if kvm.get_api_version() != 12 {
+            return Err(Error::NotOffered("version 12 of the KVM API"));
+        }
+        Ok(Host { kvm })
+    }
+
+    /// The value of a capability; 0 when KVM does not know it.
+    pub fn offers(&self, capability: u32) -> i32 {
+        self.kvm.check_extension_raw(capability.into())
+    }
+
+    /// An empty VM.
+    pub fn create_vm(&self) -> Result<VmFd> {
+        self.kvm.create_vm().map_err(refused("create a VM"))
+    }
+
+    /// The CPUID leaves that KVM can show to a guest.
+    pub fn cpuid(&self) -> Result<Vec<kvm_cpuid_entry2>> {
+        let leaves = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(refused("list the CPUID leaves it supports"))?;
+        Ok(leaves.as_slice().to_vec())
+    }
+
+    /// The Hyper-V CPUID leaves that KVM can show to a guest, or `None` where it
+    /// must be asked through a vCPU (before Linux 5.11).
+    pub fn hv_cpuid(&self) -> Result<Option<Vec<kvm_cpuid_entry2>>> {
+        if self.offers(KVM_CAP_SYS_HYPERV_CPUID) <= 0 {
+            return Ok(None);
+        }
+        supported_hv_cpuid(&self.kvm).map(Some)
+    }
+
+    /// How many vCPUs a VM can have.
+    pub fn max_vcpus(&self) -> usize {
+        self.kvm.get_max_vcpus()
+    }
+}
+
+/// The Hyper-V leaves as KVM gives them for one vCPU.
+pub fn hv_cpuid_of_vcpu(vcpu: &VcpuFd) -> Result<Vec<kvm_cpuid_entry2>> {
+    supported_hv_cpuid(vcpu)
+}
+
+/// `KVM_GET_SUPPORTED_HV_CPUID` on `/dev/kvm` or on a vCPU.
+fn supported_hv_cpuid(file: &impl std::os::fd::AsRawFd) -> Result<Vec<kvm_cpuid_entry2>> {
+    const WHAT: &str = "list the Hyper-V CPUID leaves it supports";
+    let mut leaves = CpuId::new(KVM_MAX_CPUID_ENTRIES)
+        .map_err(|_| refused(WHAT)(errno::Error::new(libc::ENOMEM)))?;
+    // SAFETY: the pointer is to a kvm_cpuid2 with room for as many entries as its
+    // `nent` says, which is all that the kernel writes.
+    let answer = unsafe {
+        ioctl_with_mut_ptr(
+            file,
+            KVM_GET_SUPPORTED_HV_CPUID(),
+            leaves.as_mut_fam_struct_ptr(),
+        )
+    };
+    if answer != 0 {
+        return Err(refused(WHAT)(errno::Error::last()));
+    }
+    // `nent` is now the number of entries that the kernel filled in.
+    Ok(leaves.as_slice().to_vec())
+}

@@ -1,0 +1,125 @@
+//! The operations that can be measured, their names and what each needs.
+
+use clap::ValueEnum;
+
+use super::payload::Entry;
+
+/// What a VM must have for an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Machine {
+    /// No interrupt controller: HLT comes to user space.
+    Bare,
+    /// KVM's local APIC, in x2APIC mode.
+    Apic,
+    /// KVM's Hyper-V leaves; flush hypercalls are handled by KVM.
+    HyperV,
+    /// The same, and flush hypercalls may be handled by the hypervisor under KVM.
+    HyperVDirect,
+}
+
+/// An operation of L2 (or, for `l1-cpuid`, of L1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Operation {
+    /// CPUID leaf 0
+    Cpuid,
+    /// RDMSR of IA32_MISC_ENABLE (0x1A0), emulated by L1's KVM
+    Rdmsr,
+    /// WRMSR of IA32_BIOS_SIGN_ID (0x8B), emulated by L1's KVM
+    Wrmsr,
+    /// RDMSR of IA32_FS_BASE, which KVM lets L2 read without an exit
+    RdmsrFsBase,
+    /// VMCALL: a KVM hypercall that does nothing
+    Vmcall,
+    /// OUT to L1's user space
+    Out,
+    /// Read of a GPA without memory, answered by L1's user space
+    MmioRead,
+    /// HLT to L1's user space (no in-kernel interrupt controller)
+    Hlt,
+    /// First write to a page that L1's host page tables hold and L2's EPT does not
+    EptPresent,
+    /// First write to a page that L1 has not allocated yet
+    EptFresh,
+    /// OUT to L1's user space, madvise(DONTNEED) of a page there, write to the page
+    Zap,
+    /// x2APIC self-IPI with its handler
+    SelfIpi,
+    /// TSC-deadline timer, HLT and the handler
+    TscDeadline,
+    /// HvFlushVirtualAddressSpace handled by L1's KVM (needs --hyperv)
+    HvFlush,
+    /// HvFlushVirtualAddressSpace handled by L0: direct flush (needs --hyperv)
+    HvFlushDirect,
+    /// CPUID executed by L1's user space itself
+    L1Cpuid,
+}
+
+impl Operation {
+    /// Every operation, in the order of the report.
+    pub fn all() -> &'static [Operation] {
+        Self::value_variants()
+    }
+
+    /// The name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Cpuid => "cpuid",
+            Operation::Rdmsr => "rdmsr",
+            Operation::Wrmsr => "wrmsr",
+            Operation::RdmsrFsBase => "rdmsr-fs-base",
+            Operation::Vmcall => "vmcall",
+            Operation::Out => "out",
+            Operation::MmioRead => "mmio-read",
+            Operation::Hlt => "hlt",
+            Operation::EptPresent => "ept-present",
+            Operation::EptFresh => "ept-fresh",
+            Operation::Zap => "zap",
+            Operation::SelfIpi => "self-ipi",
+            Operation::TscDeadline => "tsc-deadline",
+            Operation::HvFlush => "hv-flush",
+            Operation::HvFlushDirect => "hv-flush-direct",
+            Operation::L1Cpuid => "l1-cpuid",
+        }
+    }
+
+    /// The VM and the payload that measure it; `None` for what L1 itself executes.
+    pub fn payload(self) -> Option<(Machine, Entry)> {
+        Some(match self {
+            Operation::Cpuid => (Machine::Bare, Entry::Cpuid),
+            Operation::Rdmsr => (Machine::Bare, Entry::Rdmsr),
+            Operation::Wrmsr => (Machine::Bare, Entry::Wrmsr),
+            Operation::RdmsrFsBase => (Machine::Bare, Entry::RdmsrFsBase),
+            Operation::Vmcall => (Machine::Bare, Entry::Vmcall),
+            Operation::Out => (Machine::Bare, Entry::Out),
+            Operation::MmioRead => (Machine::Bare, Entry::MmioRead),
+            Operation::Hlt => (Machine::Bare, Entry::Hlt),
+            Operation::EptPresent | Operation::EptFresh => (Machine::Bare, Entry::Touch),
+            Operation::Zap => (Machine::Bare, Entry::Zap),
+            Operation::SelfIpi => (Machine::Apic, Entry::SelfIpi),
+            Operation::TscDeadline => (Machine::Apic, Entry::TscDeadline),
+            Operation::HvFlush => (Machine::HyperV, Entry::HvFlush),
+            Operation::HvFlushDirect => (Machine::HyperVDirect, Entry::HvFlush),
+            Operation::L1Cpuid => return None,
+        })
+    }
+
+    /// Whether it is measured only with `--hyperv`.
+    pub fn is_hyper_v(self) -> bool {
+        matches!(self, Operation::HvFlush | Operation::HvFlushDirect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        for operation in Operation::all() {
+            let value = operation
+                .to_possible_value()
+                .expect("no operation is hidden");
+            assert_eq!(value.get_name(), operation.name());
+        }
+    }
+}
