@@ -1,0 +1,97 @@
+//! What the logic of this crate stands on: field access, pages and L1's memory, as traits.
+//!
+//! The image implements them with VMREAD, VMWRITE and mapped memory, tests
+//! with arrays that count. Everything is monomorphised and inlined, so that a
+//! transfer of one field becomes the two or three instructions it needs.
+
+use addr::Gpa1;
+use vmx::Field;
+
+/// The hardware's current VMCS.
+///
+/// Fields are those that the processor has; the implementation decides what a
+/// failing VMREAD means (a bug of L0).
+pub trait Vmcs {
+    /// VMREAD.
+    fn read(&self, field: Field) -> u64;
+
+    /// VMWRITE.
+    fn write(&mut self, field: Field, value: u64);
+
+    /// VMREAD of a natural-width or 64-bit field into `page` at `offset`.
+    /// An implementation with a memory operand saves an instruction.
+    #[inline(always)]
+    fn save_u64<P: Page>(&self, field: Field, page: &mut P, offset: u16) {
+        page.write_u64(offset, self.read(field));
+    }
+
+    /// VMWRITE of each of `values` to the field of the same index.
+    /// `FIELDS` is constant, so an implementation may unroll it.
+    #[inline(always)]
+    fn write_all<const N: usize>(&mut self, fields: &'static [Field; N], values: &[u64; N]) {
+        for (field, value) in fields.iter().zip(values) {
+            self.write(*field, *value);
+        }
+    }
+}
+
+/// A page with the layout of [`crate::vmcs12`]: L1's enlightened VMCS, in memory
+/// that L1 can change at any moment, or L0's own copy.
+///
+/// Offsets are multiples of the width and below 4096; they are constants
+/// wherever it matters. Each call is one access: what was read once is not
+/// read again.
+pub trait Page {
+    /// Reads two bytes.
+    fn read_u16(&self, offset: u16) -> u16;
+    /// Reads four bytes.
+    fn read_u32(&self, offset: u16) -> u32;
+    /// Reads eight bytes.
+    fn read_u64(&self, offset: u16) -> u64;
+    /// Writes two bytes.
+    fn write_u16(&mut self, offset: u16, value: u16);
+    /// Writes four bytes.
+    fn write_u32(&mut self, offset: u16, value: u32);
+    /// Writes eight bytes.
+    fn write_u64(&mut self, offset: u16, value: u64);
+}
+
+/// There is no memory at an L1 guest-physical address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unbacked(
+    /// The address asked for.
+    pub Gpa1,
+);
+
+/// L1's guest-physical memory, as L0 reads and writes it.
+pub trait Memory {
+    /// Copies `into.len()` bytes from `at`; all of them or none.
+    fn read(&self, at: Gpa1, into: &mut [u8]) -> Result<(), Unbacked>;
+
+    /// Copies `from` to `at`; all of it or nothing.
+    fn write(&mut self, at: Gpa1, from: &[u8]) -> Result<(), Unbacked>;
+
+    /// Reads a byte.
+    #[inline]
+    fn read_u8(&self, at: Gpa1) -> Result<u8, Unbacked> {
+        let mut bytes = [0; 1];
+        self.read(at, &mut bytes)?;
+        Ok(bytes[0])
+    }
+
+    /// Reads a little-endian word of four bytes.
+    #[inline]
+    fn read_u32(&self, at: Gpa1) -> Result<u32, Unbacked> {
+        let mut bytes = [0; 4];
+        self.read(at, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Reads a little-endian word of eight bytes.
+    #[inline]
+    fn read_u64(&self, at: Gpa1) -> Result<u64, Unbacked> {
+        let mut bytes = [0; 8];
+        self.read(at, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
