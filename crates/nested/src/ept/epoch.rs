@@ -1,0 +1,111 @@
+//! A VP's side of the shadows: where it runs, and what it must forget.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use addr::{Gpa1, Spa};
+use vmx::ept::Eptp;
+
+/// The generation of each shadow of a set: how often something was taken from
+/// it. Read by VPs without the set's lock.
+#[derive(Debug)]
+pub struct Epochs(Box<[AtomicU64]>);
+
+impl Epochs {
+    pub(super) fn new(slots: usize) -> Arc<Self> {
+        Arc::new(Self((0..slots).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    /// The present generation.
+    pub(super) fn get(&self, slot: usize) -> u64 {
+        self.0
+            .get(slot)
+            .map_or(0, |epoch| epoch.load(Ordering::SeqCst))
+    }
+
+    pub(super) fn raise(&self, slot: usize) {
+        if let Some(epoch) = self.0.get(slot) {
+            epoch.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// A VP's hold on a shadow. As long as it lasts, the shadow keeps its root.
+#[derive(Debug)]
+pub struct Attachment {
+    tag: Gpa1,
+    slot: usize,
+    root: Spa,
+}
+
+impl Attachment {
+    pub(super) fn new(tag: Gpa1, slot: usize, root: Spa) -> Self {
+        Self { tag, slot, root }
+    }
+
+    pub(super) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// The root page of the EPT 12 that is shadowed.
+    pub fn tag(&self) -> Gpa1 {
+        self.tag
+    }
+
+    /// The pointer to EPT 02, for VMCS 02 and INVEPT.
+    pub fn eptp(&self) -> Eptp {
+        Eptp::new(self.root.raw())
+    }
+}
+
+/// What one VP knows of the set's shadows. It belongs to the VP's processor:
+/// a VP that moves to another processor starts with a new one (after an
+/// all-context INVEPT there).
+#[derive(Debug)]
+pub struct VpView {
+    epochs: Arc<Epochs>,
+    /// By slot, the generation at this processor's last INVEPT.
+    seen: Box<[u64]>,
+    pub(super) current: Option<Attachment>,
+}
+
+impl VpView {
+    pub(super) fn new(epochs: Arc<Epochs>) -> Self {
+        let seen = (0..epochs.0.len()).map(|_| 0).collect();
+        Self {
+            epochs,
+            seen,
+            current: None,
+        }
+    }
+
+    /// The shadow this VP runs on.
+    #[inline]
+    pub fn attachment(&self) -> Option<&Attachment> {
+        self.current.as_ref()
+    }
+
+    /// Whether the VP is attached to the shadow of this EPT 12 already: the
+    /// case of nearly every entry, decided without the set's lock.
+    #[inline]
+    pub fn is_on(&self, eptp12: Eptp) -> bool {
+        matches!(&self.current, Some(a) if a.tag.raw() == eptp12.root())
+    }
+
+    /// The pointer for which the processor must execute a single-context
+    /// INVEPT before it enters L2 on the present shadow; `None` if nothing was
+    /// removed from it since the last time. To be called after publishing that
+    /// the VP is about to be in L2 (see the [module](super)).
+    #[inline]
+    pub fn take_invalidation(&mut self) -> Option<Eptp> {
+        let current = self.current.as_ref()?;
+        let now = self.epochs.get(current.slot);
+        let seen = self.seen.get_mut(current.slot)?;
+        if *seen == now {
+            return None;
+        }
+        *seen = now;
+        Some(current.eptp())
+    }
+}

@@ -1,0 +1,6 @@
+mod bounded;
+mod fill;
+mod flush;
+mod machine;
+mod model;
+mod walk;

@@ -1,0 +1,124 @@
+//! The walk through EPT 12, in L1's memory.
+
+use addr::{Gpa1, Gpa2};
+use vmx::EptViolation;
+use vmx::ept::{
+    Access, EptCapabilities, EptEntry, Eptp, Level, MemoryType, Misconfiguration, PageSize,
+    WIDTH_OF_4_LEVELS,
+};
+
+use super::L1Space;
+
+/// Where an address of L2 leads, according to L1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// L1's address for the very byte.
+    pub address: Gpa1,
+    /// The size of L1's page around it.
+    pub size: PageSize,
+    /// What the entries on the path permit together.
+    pub access: Access,
+    /// The memory type that L1's leaf asks for.
+    pub memory_type: MemoryType,
+    /// Whether L1's leaf overrides L2's PAT.
+    pub ignore_pat: bool,
+}
+
+/// An EPT violation that is L1's to handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What L2 tried.
+    pub access: Access,
+    /// What EPT 12 permits at that address: nothing if an entry is absent.
+    pub permitted: Access,
+}
+
+impl Violation {
+    /// The exit qualification that L1 is to see, given that of the hardware
+    /// exit: access and permissions are EPT 12's, and what concerns L2's own
+    /// translation and NMI blocking (bits 12:7) is the hardware's.
+    #[inline]
+    pub const fn qualification(&self, hardware: EptViolation) -> EptViolation {
+        const KEPT: u64 = 0x1f80;
+        EptViolation::from_qualification(
+            hardware.raw() & KEPT | (self.permitted.bits() as u64) << 3 | self.access.bits() as u64,
+        )
+    }
+}
+
+/// An EPT misconfiguration that is L1's to handle, with what is wrong for
+/// whoever reads a log; the exit itself (reason 49) carries no qualification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misconfigured {
+    /// The table the entry is in.
+    pub level: Level,
+    /// The entry.
+    pub entry: EptEntry,
+    /// The rule it breaks.
+    pub rule: Misconfiguration,
+}
+
+/// Why EPT 12 does not translate an address for an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkError {
+    /// Exit reason 48.
+    Violation(Violation),
+    /// Exit reason 49.
+    Misconfigured(Misconfigured),
+}
+
+/// Translates `at` for `access` through the tables of `eptp`, judging each
+/// entry by the capabilities that L1 was offered.
+///
+/// `eptp` has passed [`Eptp::check`]. Each entry is read once. A table outside
+/// L1's memory reads as all ones, which is a misconfiguration. An empty
+/// `access` asks for the mapping whatever it permits.
+///
+/// # Errors
+/// What L2's access would raise on hardware that walked these tables: a
+/// misconfiguration on the path takes precedence over missing permissions,
+/// as these are the sum of the whole path.
+pub fn walk(
+    eptp: Eptp,
+    offered: &EptCapabilities,
+    l1: &impl L1Space,
+    at: Gpa2,
+    access: Access,
+) -> Result<Translation, WalkError> {
+    let denied = |permitted| WalkError::Violation(Violation { access, permitted });
+    if at.raw() >> WIDTH_OF_4_LEVELS != 0 {
+        return Err(denied(Access::empty()));
+    }
+    let mut permitted = Access::RWX;
+    let mut table = eptp.root();
+    let mut level = Level::Pml4;
+    loop {
+        let slot = Gpa1::new(table + 8 * level.index(at.raw()) as u64);
+        let entry = EptEntry::from_raw(l1.read_u64(slot).unwrap_or(u64::MAX));
+        if !entry.is_present() {
+            return Err(denied(Access::empty()));
+        }
+        let misconfigured = |rule| WalkError::Misconfigured(Misconfigured { level, entry, rule });
+        entry.check(level, offered).map_err(misconfigured)?;
+        permitted &= entry.access();
+        let (Some(below), false) = (level.below(), entry.is_leaf(level)) else {
+            // `check` has passed: the level has pages and the type is known.
+            let (Some(size), Some(memory_type)) = (level.page_size(), entry.memory_type()) else {
+                return Err(misconfigured(Misconfiguration::MemoryType));
+            };
+            if !permitted.contains(access) {
+                return Err(denied(permitted));
+            }
+            let offset = at.raw() & (size.bytes() - 1);
+            return Ok(Translation {
+                address: Gpa1::new(entry.page_address(size) + offset),
+                size,
+                access: permitted,
+                memory_type,
+                ignore_pat: entry.ignores_pat(),
+            });
+        };
+        table = entry.address();
+        level = below;
+    }
+}
