@@ -1,6 +1,7 @@
 //! What a processor can do with extended page tables.
 
 use super::{Access, Level};
+use crate::ept_vpid;
 
 /// The part of IA32_VMX_EPT_VPID_CAP (MSR 0x48C) that decides which entries
 /// and pointers are valid, with the width of physical addresses.
@@ -34,17 +35,14 @@ impl EptCapabilities {
     /// Five-level walks and supervisor shadow-stack control have no field
     /// here: hynest neither uses nor offers them.
     pub const fn from_msr(value: u64, address_width: u32) -> Self {
-        const fn bit(value: u64, n: u32) -> bool {
-            value >> n & 1 != 0
-        }
         Self {
-            execute_only: bit(value, 0),
-            walk_4: bit(value, 6),
-            uncacheable: bit(value, 8),
-            write_back: bit(value, 14),
-            page_2m: bit(value, 16),
-            page_1g: bit(value, 17),
-            accessed_dirty: bit(value, 21),
+            execute_only: value & ept_vpid::EXECUTE_ONLY != 0,
+            walk_4: value & ept_vpid::WALK_LENGTH_4 != 0,
+            uncacheable: value & ept_vpid::MEMORY_TYPE_UC != 0,
+            write_back: value & ept_vpid::MEMORY_TYPE_WB != 0,
+            page_2m: value & ept_vpid::PAGE_2M != 0,
+            page_1g: value & ept_vpid::PAGE_1G != 0,
+            accessed_dirty: value & ept_vpid::ACCESSED_DIRTY != 0,
             address_width: if address_width > 52 {
                 52
             } else {
