@@ -1,0 +1,29 @@
+//! The partition's reference clock.
+//!
+//! Reference time counts units of 100 ns from the partition's creation. It is
+//! a straight line over the TSC, and one formula serves both who reads the
+//! MSR (here) and who reads the reference TSC page (the guest), so that the
+//! two never disagree.
+
+mod page;
+mod shared;
+mod timeline;
+
+pub use page::TscPage;
+pub use shared::ReferenceClock;
+pub use timeline::{Timeline, TooSlow};
+
+/// Units of reference time in a second.
+pub const REFERENCE_HZ: u64 = 10_000_000;
+
+/// A value of the partition's TSC: what RDTSC gives in a VP that has not
+/// written its own TSC or TSC_ADJUST.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[repr(transparent)]
+pub struct Tsc(pub u64);
+
+/// A point on the partition's reference clock, or a span of it, in units of
+/// 100 ns.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[repr(transparent)]
+pub struct ReferenceTime(pub u64);
