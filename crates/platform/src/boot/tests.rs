@@ -126,7 +126,7 @@ fn says_why_a_file_is_no_kernel() {
     assert_eq!(broken(&|i| i[56] = 0), KernelError::NoSegments);
     assert_eq!(
         broken(&|i| i[0x423] = 0x70),
-        KernelError::EntryOutside(Gpa1::new(0x7100_0100))
+        KernelError::EntryOutside(Gpa1::new(0x7000_0100))
     );
 }
 
