@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::measure;
+use crate::{linux, measure};
 
 /// Runs and measures guests under /dev/kvm.
 #[derive(Parser, Debug)]
@@ -18,4 +18,6 @@ pub struct Cli {
 pub enum Command {
     /// Measure what a guest's operations cost, by the guest's own time-stamp counter
     Measure(measure::Arguments),
+    /// Run a Linux guest with an initramfs and a serial console
+    Linux(linux::Arguments),
 }

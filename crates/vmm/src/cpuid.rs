@@ -22,10 +22,8 @@ const HYPERVISOR: u32 = 1 << 31;
 /// What the leaves must say beyond what KVM supports.
 #[derive(Clone, Copy, Debug)]
 pub struct Vcpu {
-    /// The vCPU's number, which is its APIC id.
+    /// The vCPU's number, which is its APIC id. Each is a package of one thread.
     pub id: u32,
-    /// How many vCPUs the guest has: a package each, one thread each.
-    pub of: u32,
     /// Whether the in-kernel local APIC has a TSC-deadline timer. (KVM leaves it
     /// to user space to show that.)
     pub tsc_deadline: bool,
@@ -163,7 +161,7 @@ mod tests {
 
     const SECOND: Vcpu = Vcpu {
         id: 1,
-        of: 2,
+
         tsc_deadline: true,
     };
 

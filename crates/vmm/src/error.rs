@@ -61,6 +61,9 @@ pub enum Error {
         /// What kernel and initramfs need at the least, in MiB.
         needed: u64,
     },
+    /// A guest ended in a way that guests should not end in.
+    #[error("the guest: {0}")]
+    Guest(String),
     /// A payload ended in another way than by its end marker.
     #[error("operation {operation}: {what}")]
     Payload {

@@ -2,7 +2,8 @@
 //! `kvm-ioctls` does not wrap.
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_SYS_HYPERV_CPUID, KVM_MAX_CPUID_ENTRIES, KVMIO, kvm_cpuid_entry2, kvm_cpuid2,
+    CpuId, KVM_CAP_HYPERV_CPUID, KVM_CAP_SYS_HYPERV_CPUID, KVM_MAX_CPUID_ENTRIES, KVMIO,
+    kvm_cpuid_entry2, kvm_cpuid2,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vmm_sys_util::ioctl::ioctl_with_mut_ptr;
@@ -47,8 +48,18 @@ impl Host {
         Ok(leaves.as_slice().to_vec())
     }
 
-    /// The Hyper-V CPUID leaves that KVM can show to a guest, or `None` where it
-    /// must be asked through a vCPU (before Linux 5.11).
+    /// The Hyper-V CPUID leaves that KVM can show to a guest with such a vCPU.
+    pub fn hv_cpuid_of(&self, vcpu: &VcpuFd) -> Result<Vec<kvm_cpuid_entry2>> {
+        if self.offers(KVM_CAP_HYPERV_CPUID) <= 0 {
+            return Err(Error::NotOffered(
+                "a Hyper-V interface to guests (KVM_CAP_HYPERV_CPUID)",
+            ));
+        }
+        supported_hv_cpuid(vcpu)
+    }
+
+    /// The Hyper-V CPUID leaves without regard to a vCPU; `None` where KVM has
+    /// none or must be asked through a vCPU (before Linux 5.11).
     pub fn hv_cpuid(&self) -> Result<Option<Vec<kvm_cpuid_entry2>>> {
         if self.offers(KVM_CAP_SYS_HYPERV_CPUID) <= 0 {
             return Ok(None);
@@ -60,11 +71,6 @@ impl Host {
     pub fn max_vcpus(&self) -> usize {
         self.kvm.get_max_vcpus()
     }
-}
-
-/// The Hyper-V leaves as KVM gives them for one vCPU.
-pub fn hv_cpuid_of_vcpu(vcpu: &VcpuFd) -> Result<Vec<kvm_cpuid_entry2>> {
-    supported_hv_cpuid(vcpu)
 }
 
 /// `KVM_GET_SUPPORTED_HV_CPUID` on `/dev/kvm` or on a vCPU.

@@ -6,6 +6,7 @@ mod counters;
 mod cpuid;
 mod error;
 mod host;
+mod linux;
 mod long_mode;
 mod measure;
 mod memory;
@@ -21,6 +22,7 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(arguments) => measure::run(&arguments),
+        Command::Linux(arguments) => linux::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,7 +14,7 @@ use super::window::Window;
 use crate::counters::{CounterPort, Reading};
 use crate::cpuid::{self, Vcpu};
 use crate::error::{Error, Result, refused};
-use crate::host::{Host, hv_cpuid_of_vcpu};
+use crate::host::Host;
 use crate::{long_mode, memory, paging};
 
 /// The guest's memory map.
@@ -248,19 +248,16 @@ impl Machine {
 const X2APIC_ENABLED: u64 = 1 << 11 | 1 << 10;
 
 fn set_cpuid(host: &Host, vcpu: &VcpuFd, is_hyper_v: bool) -> Result<()> {
-    let hyperv = match is_hyper_v {
-        false => None,
-        true => Some(match host.hv_cpuid()? {
-            Some(leaves) => leaves,
-            None => hv_cpuid_of_vcpu(vcpu)?,
-        }),
+    let hyperv = if is_hyper_v {
+        Some(host.hv_cpuid_of(vcpu)?)
+    } else {
+        None
     };
     let leaves = cpuid::leaves(
         &host.cpuid()?,
         hyperv.as_deref(),
         Vcpu {
             id: 0,
-            of: 1,
             tsc_deadline: host.offers(KVM_CAP_TSC_DEADLINE_TIMER) > 0,
         },
     );

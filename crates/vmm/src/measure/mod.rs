@@ -15,7 +15,7 @@ mod window;
 
 use std::path::PathBuf;
 
-use kvm_bindings::KVM_CAP_HYPERV_DIRECT_TLBFLUSH;
+use kvm_bindings::{KVM_CAP_HYPERV_CPUID, KVM_CAP_HYPERV_DIRECT_TLBFLUSH};
 
 pub use self::machine::MAX_REPETITIONS;
 pub use self::operation::Operation;
@@ -144,6 +144,12 @@ impl Bench<'_> {
 
     /// Whether KVM has what the operation needs.
     fn check(&self, operation: Operation, kind: Kind) -> Result<()> {
+        if operation.is_hyper_v() && self.host.offers(KVM_CAP_HYPERV_CPUID) <= 0 {
+            return Err(Error::NotMeasurable {
+                operation: operation.name(),
+                why: "KVM does not offer KVM_CAP_HYPERV_CPUID: it has no Hyper-V interface".into(),
+            });
+        }
         if kind == Kind::HyperVDirect && self.host.offers(KVM_CAP_HYPERV_DIRECT_TLBFLUSH) <= 0 {
             return Err(Error::NotMeasurable {
                 operation: operation.name(),
