@@ -4,4 +4,9 @@
 
 extern crate alloc;
 
+pub mod access;
+pub mod bitmap_page;
 pub mod ept;
+pub mod io_bitmap;
+pub mod msr_bitmap;
+pub mod vmcs12;
