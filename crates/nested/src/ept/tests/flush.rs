@@ -92,6 +92,49 @@ fn a_range_over_whole_tables_retires_them() {
 }
 
 #[test]
+fn a_table_stays_for_a_single_page_outside_the_range() {
+    let (mut machine, root) = machine(1);
+    let all_but_first = Gpa2Range::new(Gpa2::new(0x1000), M2 - 0x1000);
+    let retired = machine.set.flush_ranges(root, [all_but_first]);
+    assert_eq!((retired.dropped(), retired.frames()), (15, 0));
+    machine.complete(retired);
+    let all_but_last = Gpa2Range::new(Gpa2::new(M2), 15 * 0x1000);
+    let retired = machine.set.flush_ranges(root, [all_but_last]);
+    assert_eq!((retired.dropped(), retired.frames()), (15, 0));
+    machine.complete(retired);
+    let left = present(&machine);
+    assert_eq!(left[..3], [0, M2 + 0xf000, G1]);
+    assert_eq!(left.len(), 49 - 30);
+}
+
+/// A root frame that served another EPT 12 before is a new address space, but
+/// not to a processor that remembers the old one.
+#[test]
+fn a_reused_root_brings_no_memories() {
+    let mut machine = Machine::new(4, 1, 1);
+    let roots: [Gpa1; 2] = core::array::from_fn(|_| machine.l1.new_table());
+    for (root, to) in roots.into_iter().zip([G1, 2 * G1]) {
+        let to = Gpa1::new(to);
+        machine
+            .l1
+            .map(root, Gpa2::new(0), to, PageSize::Size4K, Access::RWX);
+    }
+    let mut used = alloc::vec![];
+    for round in 0..8 {
+        let which = round % 2;
+        machine.enter(0, roots[which]);
+        let eptp = machine.vps[0].view.attachment().unwrap().eptp();
+        used.push((eptp.root(), which));
+        assert_eq!(
+            machine.touch(0, Gpa2::new(0), Access::READ),
+            Outcome::Reached(addr::Spa::new((66 + which as u64) * G1))
+        );
+    }
+    let shared = |(root, which): &(u64, usize)| used.contains(&(*root, 1 - which));
+    assert!(used.iter().any(shared), "the case at hand");
+}
+
+#[test]
 fn an_unmapped_range_costs_no_shootdown() {
     let (mut machine, root) = machine(1);
     let before = machine.set.generation(root);

@@ -2,7 +2,7 @@
 //! walk with a TLB. Using a frame that is not allocated ends the test.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -34,7 +34,8 @@ type Frame = Box<[u64; ENTRIES]>;
 /// L0's frames: those allocated, and how many are left.
 pub struct Ram {
     used: BTreeMap<Spa, Frame>,
-    free: Vec<Spa>,
+    /// The frame freed first is used first.
+    free: VecDeque<Spa>,
 }
 
 /// A handle to L0's frames, as memory and as pool.
@@ -74,7 +75,7 @@ impl TableMemory for Frames {
 impl TableFrames for Frames {
     fn alloc(&mut self) -> Option<Spa> {
         let mut ram = self.0.borrow_mut();
-        let frame = ram.free.pop()?;
+        let frame = ram.free.pop_front()?;
         ram.used.insert(frame, Box::new([0; ENTRIES]));
         Some(frame)
     }
@@ -82,7 +83,7 @@ impl TableFrames for Frames {
     fn free(&mut self, frame: Spa) {
         let mut ram = self.0.borrow_mut();
         ram.used.remove(&frame).expect("frees a free frame");
-        ram.free.push(frame);
+        ram.free.push_back(frame);
     }
 }
 
