@@ -5,8 +5,8 @@
 //! that runs it. Neither knows of VMX, of memory maps or of interrupt
 //! controllers: guest memory is reached through [`memory::L1Memory`], time is
 //! a TSC value given with the call, and what the server cannot do itself it
-//! hands back as a value ([`msr::Read`], [`msr::Write`]) for the exit handler
-//! to carry out.
+//! hands back as a value ([`msr::Read`], [`msr::Write`],
+//! [`hypercall::Request`]) for the exit handler to carry out.
 //!
 //! What L1 is offered is an [`enlightenments::Set`].
 #![no_std]
@@ -18,6 +18,7 @@ mod config;
 mod cpuid;
 pub mod crash;
 pub mod enlightenments;
+pub mod hypercall;
 pub mod memory;
 pub mod msr;
 mod partition;

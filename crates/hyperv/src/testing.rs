@@ -5,7 +5,7 @@ extern crate std;
 use crate::config::Config;
 use crate::enlightenments::Set;
 use crate::memory::{ReadMemory, Unmapped, WriteMemory};
-use addr::Gpa1;
+use addr::{Gpa1, Gpa2};
 use std::cell::RefCell;
 use std::vec;
 use std::vec::Vec;
@@ -81,3 +81,10 @@ pub const CONFIG: Config = Config {
     hardware: HardwareFeatures::new(),
     evmcs_perf_global_ctrl: false,
 };
+
+/// An L2's view, in which its addresses are L1's.
+impl ReadMemory<Gpa2> for Ram {
+    fn read(&self, at: Gpa2, into: &mut [u8]) -> Result<(), Unmapped> {
+        self.read(Gpa1::new(at.raw()), into)
+    }
+}

@@ -8,7 +8,8 @@
 use crate::clock::ReferenceTime;
 use tlfs::msr::{STIMER_COUNT, StimerConfig};
 
-/// Lowest vector that an APIC delivers as a fixed interrupt (SDM 11.5.2).
+/// Lowest vector that an APIC delivers as a fixed interrupt (SDM, "Valid
+/// Interrupt Vectors").
 const LOWEST_VECTOR: u8 = 16;
 
 /// A periodic timer that is not lazy catches up with at most this many missed
