@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{linux, measure};
+use crate::{info, linux, measure};
 
 /// Runs and measures guests under /dev/kvm.
 #[derive(Parser, Debug)]
@@ -20,4 +20,6 @@ pub enum Command {
     Measure(measure::Arguments),
     /// Run a Linux guest with an initramfs and a serial console
     Linux(linux::Arguments),
+    /// Show what the KVM of this machine offers
+    Info(info::Arguments),
 }

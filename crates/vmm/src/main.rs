@@ -6,6 +6,7 @@ mod counters;
 mod cpuid;
 mod error;
 mod host;
+mod info;
 mod linux;
 mod long_mode;
 mod measure;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(arguments) => measure::run(&arguments),
         Command::Linux(arguments) => linux::run(&arguments),
+        Command::Info(arguments) => info::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

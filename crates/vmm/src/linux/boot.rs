@@ -13,7 +13,6 @@ use crate::{long_mode, memory, paging};
 /// The guest's memory map below the kernel.
 mod layout {
     pub const GDT: u64 = 0x1000;
-    /// Not used by Linux, which has its own before it enables interrupts.
     pub const BOOT_PARAMS: u64 = 0x7000;
     pub const PAGE_TABLES: u64 = 0x9000;
     pub const CMDLINE: u64 = 0x2_0000;
@@ -75,7 +74,7 @@ pub fn load(
     }
     // Below the hole, where page tables and 32-bit fields of the protocol reach.
     let low_end = ranges(mib)[0].1;
-    let initrd_bytes = initrd.as_ref().map_or(0, |image| image.bytes());
+    let initrd_bytes = initrd.as_ref().map_or(0, |image| image.size());
     let too_little = |end: u64| Error::TooLittleMemory {
         memory: mib,
         needed: (end + initrd_bytes).div_ceil(MIB) + 16,
@@ -151,8 +150,8 @@ fn load_kernel(
     }
     if start.starts_with(b"\x7FELF") {
         // Its segments may reach further than its file is long.
-        if kernel.bytes() + layout::HIGH > low_end {
-            return Err(too_little(kernel.bytes() + layout::HIGH));
+        if kernel.size() + layout::HIGH > low_end {
+            return Err(too_little(kernel.size() + layout::HIGH));
         }
         let loaded = Elf::load(guest, None, kernel, Some(GuestAddress(layout::HIGH)))
             .map_err(|e| cause(kernel, e.to_string()))?;
@@ -172,7 +171,7 @@ fn load_kernel(
     if &start[0x202..] != b"HdrS" {
         return Err(cause(kernel, "neither an ELF file nor a bzImage".into()));
     }
-    let size = kernel.bytes();
+    let size = kernel.size();
     if size + 16 * MIB > low_end {
         return Err(too_little(size + 16 * MIB));
     }
@@ -284,6 +283,7 @@ mod tests {
         file[0x202..0x206].copy_from_slice(b"HdrS");
         file[0x206..0x208].copy_from_slice(&0x020Fu16.to_le_bytes());
         file[0x211] = 1; // loaded high
+        file[0x214..0x218].copy_from_slice(&0x10_0000u32.to_le_bytes()); // code32_start
         file[0x236] = xloadflags;
         file[0x258..0x260].copy_from_slice(&0x100_0000u64.to_le_bytes());
         file[0x260..0x264].copy_from_slice(&0x10_0000u32.to_le_bytes());
@@ -308,7 +308,7 @@ mod tests {
             (
                 "elf",
                 [b"\x7FELF".as_slice(), &[0; 5000]].concat(),
-                "header",
+                "big-endian",
             ),
             ("bzimage32", bzimage(0), "64-bit entry"),
         ];

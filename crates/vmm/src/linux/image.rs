@@ -47,7 +47,7 @@ impl Image {
     }
 
     /// Its size.
-    pub fn bytes(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.bytes
     }
 
@@ -148,7 +148,7 @@ mod tests {
             File::create(&path).unwrap().write_all(&contents).unwrap();
             let mut image = Image::open(&path).unwrap();
             std::fs::remove_file(&path).unwrap();
-            prop_assert_eq!(image.bytes(), length as u64);
+            prop_assert_eq!(image.size(), length as u64);
             let memory: GuestMemoryMmap =
                 GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 16)]).unwrap();
             let wanted = length.saturating_sub(offset as usize);
