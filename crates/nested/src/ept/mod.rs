@@ -21,6 +21,7 @@
 //!   [`ShadowSet::flush_space`], [`ShadowSet::flush_ranges`] and
 //!   [`ShadowSet::flush_all`] are INVEPT and the flush hypercalls, and what L0
 //!   calls when it changes the partition's memory map.
+//! - [`Invept`] decodes L1's instruction into one of these.
 //! - [`VpView`] is a VP's side: which shadow it runs on, and whether its
 //!   processor must execute INVEPT before it runs there again.
 //!
@@ -62,6 +63,7 @@
 //! without write permission, so that the first write comes back here.
 
 mod epoch;
+mod invept;
 mod l1;
 mod range;
 mod retired;
@@ -70,6 +72,7 @@ mod tables;
 mod walk;
 
 pub use epoch::{Attachment, Epochs, VpView};
+pub use invept::Invept;
 pub use l1::{L1Space, Region};
 pub use range::Gpa2Range;
 pub use retired::Retired;

@@ -3,8 +3,8 @@
 use super::{Access, Level};
 use crate::ept_vpid;
 
-/// The part of IA32_VMX_EPT_VPID_CAP (MSR 0x48C) that decides which entries
-/// and pointers are valid, with the width of physical addresses.
+/// The part of IA32_VMX_EPT_VPID_CAP (MSR 0x48C) that decides which entries,
+/// pointers and invalidations are valid, with the width of physical addresses.
 ///
 /// The same type describes the processor under L0 and the one L0 offers to L1.
 /// Source: SDM volume 3, appendix A.10.
@@ -24,6 +24,10 @@ pub struct EptCapabilities {
     pub page_1g: bool,
     /// Accessed and dirty flags can be switched on in the EPTP (bit 21).
     pub accessed_dirty: bool,
+    /// INVEPT knows the single-context type (bits 20 and 25).
+    pub invept_single: bool,
+    /// INVEPT knows the all-context type (bits 20 and 26).
+    pub invept_all: bool,
     /// Bits in a physical address, MAXPHYADDR: 32 to 52.
     pub address_width: u32,
 }
@@ -35,6 +39,8 @@ impl EptCapabilities {
     /// Five-level walks and supervisor shadow-stack control have no field
     /// here: hynest neither uses nor offers them.
     pub const fn from_msr(value: u64, address_width: u32) -> Self {
+        const SINGLE: u64 = ept_vpid::INVEPT | ept_vpid::INVEPT_SINGLE;
+        const ALL: u64 = ept_vpid::INVEPT | ept_vpid::INVEPT_ALL;
         Self {
             execute_only: value & ept_vpid::EXECUTE_ONLY != 0,
             walk_4: value & ept_vpid::WALK_LENGTH_4 != 0,
@@ -43,6 +49,8 @@ impl EptCapabilities {
             page_2m: value & ept_vpid::PAGE_2M != 0,
             page_1g: value & ept_vpid::PAGE_1G != 0,
             accessed_dirty: value & ept_vpid::ACCESSED_DIRTY != 0,
+            invept_single: value & SINGLE == SINGLE,
+            invept_all: value & ALL == ALL,
             address_width: if address_width > 52 {
                 52
             } else {
@@ -85,6 +93,7 @@ mod tests {
         let none = EptCapabilities::from_msr(0, 39);
         assert!(!none.execute_only && !none.walk_4 && !none.uncacheable && !none.write_back);
         assert!(!none.page_2m && !none.page_1g && !none.accessed_dirty);
+        assert!(!none.invept_single && !none.invept_all);
         assert!(EptCapabilities::from_msr(1 << 0, 39).execute_only);
         assert!(EptCapabilities::from_msr(1 << 6, 39).walk_4);
         assert!(EptCapabilities::from_msr(1 << 8, 39).uncacheable);
@@ -92,6 +101,10 @@ mod tests {
         assert!(EptCapabilities::from_msr(1 << 16, 39).page_2m);
         assert!(EptCapabilities::from_msr(1 << 17, 39).page_1g);
         assert!(EptCapabilities::from_msr(1 << 21, 39).accessed_dirty);
+        assert!(EptCapabilities::from_msr(1 << 20 | 1 << 25, 39).invept_single);
+        assert!(EptCapabilities::from_msr(1 << 20 | 1 << 26, 39).invept_all);
+        let types_only = EptCapabilities::from_msr(1 << 25 | 1 << 26, 39);
+        assert!(!types_only.invept_single && !types_only.invept_all);
     }
 
     #[test]

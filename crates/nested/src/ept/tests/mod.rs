@@ -3,4 +3,5 @@ mod fill;
 mod flush;
 mod machine;
 mod model;
+mod threads;
 mod walk;
