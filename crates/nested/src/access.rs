@@ -4,7 +4,7 @@
 //! with arrays that count. Everything is monomorphised and inlined, so that a
 //! transfer of one field becomes the two or three instructions it needs.
 
-use addr::Gpa1;
+use addr::{Gpa1, Spa};
 use vmx::Field;
 
 /// The hardware's current VMCS.
@@ -70,6 +70,10 @@ pub trait Memory {
 
     /// Copies `from` to `at`; all of it or nothing.
     fn write(&mut self, at: Gpa1, from: &[u8]) -> Result<(), Unbacked>;
+
+    /// The machine page behind the page that `at` lies in, for pages that
+    /// hardware itself is to use; `None` where there is no memory.
+    fn machine_page(&self, at: Gpa1) -> Option<Spa>;
 
     /// Reads a byte.
     #[inline]

@@ -336,7 +336,12 @@ mod tests {
     fn widths_agree_with_the_architecture() {
         for slot in evmcs::TABLE.iter().chain(EXTENSION) {
             let field = Field::from_encoding(slot.encoding);
-            assert_eq!(slot.width.bytes() as usize, field.width().bytes(), "{}", slot.name);
+            assert_eq!(
+                slot.width.bytes() as usize,
+                field.width().bytes(),
+                "{}",
+                slot.name
+            );
             assert!(field.is_known(), "{}", slot.name);
         }
     }

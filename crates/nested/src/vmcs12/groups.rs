@@ -76,9 +76,7 @@ mod tests {
                 .map(|s| Field::from_encoding(s.encoding))
                 .filter(|f| !is_withheld(*f))
                 // No CR3-target value is ever used: IA32_VMX_MISC offers none.
-                .filter(|f| {
-                    !(Field::CR3_TARGET_VALUE_0..=Field::CR3_TARGET_VALUE_3).contains(f)
-                });
+                .filter(|f| !(Field::CR3_TARGET_VALUE_0..=Field::CR3_TARGET_VALUE_3).contains(f));
             let mut count = 0;
             for field in expected {
                 assert!(list.contains(&field), "{name} lacks {field:?}");

@@ -1,0 +1,265 @@
+//! VM entry, first half: from VMLAUNCH or VMRESUME to a VMCS 12 that is read and checked.
+//!
+//! Nothing of L1 or L2 changes here but error numbers and clean fields.
+//! [`crate::merge`] is the second half.
+
+use addr::Gpa1;
+use tlfs::evmcs::{self, CleanFields};
+use vmx::{BasicExitReason, ExitReason, VmInstructionError};
+
+use crate::access::{Memory, Page};
+use crate::checks::{self, Violation};
+use crate::policy::L1Registers;
+use crate::state::{Current, Nested};
+use crate::vmcs12::{self, *};
+use crate::{Dirty, Vmcs12};
+
+/// What L1's VP looks like when it executes VMLAUNCH or VMRESUME.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryContext {
+    /// VMLAUNCH, not VMRESUME.
+    pub is_launch: bool,
+    /// L1 is in IA-32e mode (EFER.LMA).
+    pub is_long_mode: bool,
+    /// Events are blocked by MOV SS (interruptibility state of VMCS 01).
+    pub blocked_by_mov_ss: bool,
+}
+
+/// Why an entry did not come to pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryFailure {
+    /// VMfailInvalid: no current VMCS, or an enlightened one of another version.
+    Invalid,
+    /// VMfailValid; the number is stored in VMCS 12. L1 goes on after its
+    /// VMLAUNCH or VMRESUME.
+    Valid(VmInstructionError, Option<Violation>),
+    /// The entry failed while it loaded guest state: an exit to L1 with bit 31
+    /// of its reason set. Reason and qualification are stored in VMCS 12; what
+    /// remains is [`Nested::load_host`] and the exit MSR-load list.
+    Exit {
+        /// The reason, with bit 31.
+        reason: ExitReason,
+        /// 0, or which of the special cases (SDM 27.8).
+        qualification: u64,
+        /// The rule that was broken.
+        violation: Violation,
+    },
+}
+
+impl Nested {
+    /// Takes up the enlightened VMCS at `gpa`, mapped as `page`, for an entry.
+    ///
+    /// Reads what L1 changed (everything, when it is not the one of the last
+    /// entry, or with VMLAUNCH), marks it clean in L1's page and checks it.
+    /// A plain VMCS that was current must have been stored before
+    /// ([`Nested::release_plain`]).
+    #[inline]
+    pub fn prepare_enlightened<P: Page, M: Memory>(
+        &mut self,
+        gpa: Gpa1,
+        page: &mut P,
+        memory: &M,
+        context: &EntryContext,
+        registers: &L1Registers,
+    ) -> Result<(), EntryFailure> {
+        let revision = page.read_u32(evmcs::REVISION);
+        if revision != evmcs::VERSION && revision != vmcs12::REVISION {
+            return Err(EntryFailure::Invalid);
+        }
+        if context.is_launch || self.current != Current::Enlightened(gpa) {
+            self.current = Current::Enlightened(gpa);
+            self.last_vpid = None;
+            self.forget();
+        }
+        let clean = CleanFields::from_raw(page.read_u32(evmcs::CLEAN_FIELDS));
+        let dirty = Dirty::from_clean(clean).union(self.stale);
+        if !dirty.is_empty() {
+            self.load(page, dirty);
+            page.write_u32(evmcs::CLEAN_FIELDS, clean.union(CleanFields::ALL).raw());
+        }
+        put!(self.vmcs12, GUEST_RIP, get!(*page, GUEST_RIP));
+        put!(self.vmcs12, TPR_THRESHOLD, get!(*page, TPR_THRESHOLD));
+        const WORDS: [u16; 4] = [0x340, 0x348, 0x350, 0x358];
+        for offset in WORDS {
+            self.vmcs12.write_u64(offset, page.read_u64(offset));
+        }
+        let result = self.check(memory, context, registers);
+        if let Err(failure) = result {
+            record(page, failure);
+        }
+        result
+    }
+
+    /// Takes up the current plain VMCS for an entry and checks what L1 changed.
+    #[inline]
+    pub fn prepare_plain<M: Memory>(
+        &mut self,
+        memory: &M,
+        context: &EntryContext,
+        registers: &L1Registers,
+    ) -> Result<(), EntryFailure> {
+        let Current::Plain(_) = self.current else {
+            return Err(EntryFailure::Invalid);
+        };
+        let clean = self.vmcs12.clean();
+        let mut dirty = Dirty::from_clean(clean);
+        if clean == CleanFields::NONE {
+            dirty = Dirty::ALL;
+        }
+        self.pending = self.pending.union(dirty);
+        self.vmcs12.set_clean(CleanFields::ALL);
+        let launched = self.vmcs12.is_launched();
+        let result = if !context.blocked_by_mov_ss && context.is_launch == launched {
+            Err(EntryFailure::Valid(
+                if launched {
+                    VmInstructionError::VmlaunchNotClear
+                } else {
+                    VmInstructionError::VmresumeNotLaunched
+                },
+                None,
+            ))
+        } else {
+            self.check(memory, context, registers)
+        };
+        if let Err(failure) = result {
+            record(&mut self.vmcs12, failure);
+        }
+        result
+    }
+
+    /// Copies the groups in `dirty` from L1's page: each word once.
+    fn load<P: Page>(&mut self, page: &P, dirty: Dirty) {
+        macro_rules! copy {
+            (; $($field:ident),*) => {
+                $(put!(self.vmcs12, $field, get!(*page, $field));)*
+            };
+        }
+        let mut dirty = dirty;
+        if dirty.intersects(Dirty::GUEST_BASIC) {
+            for_guest_basic!(copy!());
+        }
+        if dirty.intersects(Dirty::CONTROL_EVENT) {
+            for_control_event!(copy!());
+        }
+        if dirty.intersects(Dirty::CONTROL_PROC) {
+            copy!(; PRIMARY_CONTROLS);
+        }
+        if dirty.intersects(Dirty::CRDR) {
+            for_crdr!(copy!());
+        }
+        if dirty.intersects(Dirty::CONTROL_EXCPN) {
+            copy!(; EXCEPTION_BITMAP);
+        }
+        if dirty.intersects(Dirty::CONTROL_ENTRY) {
+            copy!(; ENTRY_CONTROLS);
+        }
+        if dirty.intersects(Dirty::GUEST_GRP1) {
+            for_guest_grp1!(copy!());
+        }
+        if dirty.intersects(Dirty::GUEST_GRP2) {
+            for_guest_grp2!(copy!());
+        }
+        if dirty.intersects(Dirty::HOST_POINTER) {
+            for_host_pointer!(copy!());
+        }
+        if dirty.intersects(Dirty::HOST_GRP1) {
+            for_host_grp1!(copy!());
+        }
+        if dirty.intersects(Dirty::CONTROL_GRP1) {
+            for_control_grp1!(copy!());
+        }
+        if dirty.intersects(Dirty::CONTROL_GRP2) {
+            for_control_grp2!(copy!());
+        }
+        if dirty.intersects(Dirty::CONTROL_XLAT) {
+            for_control_xlat!(copy!());
+        }
+        if dirty.intersects(Dirty::IO_BITMAP) {
+            for_io_bitmap!(copy!());
+        }
+        if dirty.intersects(Dirty::MSR_BITMAP) {
+            copy!(; MSR_BITMAP);
+        }
+        if load_ungrouped(&mut self.vmcs12, page) {
+            dirty = dirty.union(Dirty::UNGROUPED);
+        }
+        self.pending = self.pending.union(dirty);
+        self.stale = Dirty::NONE;
+    }
+
+    /// The checks that L0 makes itself, in the SDM's order.
+    #[inline]
+    fn check<M: Memory>(
+        &mut self,
+        memory: &M,
+        context: &EntryContext,
+        registers: &L1Registers,
+    ) -> Result<(), EntryFailure> {
+        use VmInstructionError as E;
+        if context.blocked_by_mov_ss {
+            return Err(EntryFailure::Valid(E::EntryBlockedByMovSs, None));
+        }
+        let pending = self.pending;
+        if pending.intersects(checks::CONTROL_GROUPS) {
+            checks::controls(&self.vmcs12, &self.config, memory)
+                .map_err(|v| EntryFailure::Valid(E::EntryInvalidControls, Some(v)))?;
+        }
+        if pending.intersects(checks::HOST_GROUPS) {
+            checks::host(&self.vmcs12, &self.config)
+                .map_err(|v| EntryFailure::Valid(E::EntryInvalidHostState, Some(v)))?;
+            self.host.prepare(&self.vmcs12, registers);
+        }
+        if self.host.is_64_bit != context.is_long_mode {
+            return Err(EntryFailure::Valid(
+                E::EntryInvalidHostState,
+                Some(Violation::HOST_MODE),
+            ));
+        }
+        let mut guest = Ok(());
+        if pending.intersects(checks::GUEST_GROUPS) {
+            guest = checks::guest(&self.vmcs12, &self.config, memory);
+        }
+        guest
+            .and_then(|()| checks::guest_rip(&self.vmcs12))
+            .map_err(|(violation, qualification)| EntryFailure::Exit {
+                reason: ExitReason::entry_failure(BasicExitReason::InvalidGuestState),
+                qualification,
+                violation,
+            })
+    }
+}
+
+/// Copies the fields that are in no clean group; says whether one changed.
+fn load_ungrouped<P: Page>(copy: &mut Vmcs12, page: &P) -> bool {
+    let mut changed = false;
+    macro_rules! compare {
+        (; $($field:ident),*) => {
+            $(
+                let value = get!(*page, $field);
+                if value != get!(*copy, $field) {
+                    put!(*copy, $field, value);
+                    changed = true;
+                }
+            )*
+        };
+    }
+    for_ungrouped!(compare!());
+    changed
+}
+
+/// Stores what a failed entry leaves in VMCS 12.
+#[cold]
+fn record<P: Page>(page: &mut P, failure: EntryFailure) {
+    match failure {
+        EntryFailure::Invalid => {}
+        EntryFailure::Valid(error, _) => put!(*page, INSTRUCTION_ERROR, error as u64),
+        EntryFailure::Exit {
+            reason,
+            qualification,
+            ..
+        } => {
+            put!(*page, EXIT_REASON, reason.raw().into());
+            put!(*page, EXIT_QUALIFICATION, qualification);
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! An exit from L2 that L1 sees, first half: VMCS 02 into VMCS 12.
+//!
+//! Exit information and the guest state that L2 could have changed go to L1's
+//! page (or the copy, which is the VMCS of a plain L1). Host state and
+//! controls stay as L1 wrote them, but for what the SDM has an exit change.
+//! [`Nested::load_host`] is the second half.
+
+use vmx::{
+    AccessRights, ActivityState, EntryControls, ExitControls, ExitReason, Field, InterruptionInfo,
+    PrimaryControls,
+};
+
+use crate::access::{Page, Vmcs};
+use crate::cr::{self, CR0_PG, CR4_PAE};
+use crate::state::Nested;
+use crate::vmcs12::*;
+
+/// What the exit-information fields of VMCS 12 will hold, for an exit that
+/// does not come from hardware as it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ExitInfo {
+    /// Exit reason.
+    pub reason: ExitReason,
+    /// Exit qualification.
+    pub qualification: u64,
+    /// The event that caused the exit.
+    pub interruption: InterruptionInfo,
+    /// Its error code.
+    pub interruption_error_code: u32,
+    /// The event whose delivery the exit interrupted.
+    pub vectoring: InterruptionInfo,
+    /// Its error code.
+    pub vectoring_error_code: u32,
+    /// Length of the instruction that caused the exit.
+    pub instruction_length: u32,
+    /// What that instruction's operands are.
+    pub instruction_info: u32,
+    /// Guest-physical address of an EPT violation or misconfiguration.
+    pub guest_physical: u64,
+    /// Guest-linear address.
+    pub guest_linear: u64,
+}
+
+impl ExitInfo {
+    /// An exit for `reason` without further information.
+    #[inline]
+    pub fn new(reason: ExitReason) -> Self {
+        Self {
+            reason,
+            ..Self::default()
+        }
+    }
+
+    /// What hardware said of the last exit of VMCS 02.
+    #[inline]
+    pub fn from_hardware<V: Vmcs>(vmcs02: &V) -> Self {
+        let info = |field| InterruptionInfo::from_raw(vmcs02.read(field) as u32);
+        Self {
+            reason: ExitReason::from_raw(vmcs02.read(Field::EXIT_REASON) as u32),
+            qualification: vmcs02.read(Field::EXIT_QUALIFICATION),
+            interruption: info(Field::EXIT_INTERRUPTION_INFO),
+            interruption_error_code: vmcs02.read(Field::EXIT_INTERRUPTION_ERROR_CODE) as u32,
+            vectoring: info(Field::IDT_VECTORING_INFO),
+            vectoring_error_code: vmcs02.read(Field::IDT_VECTORING_ERROR_CODE) as u32,
+            instruction_length: vmcs02.read(Field::EXIT_INSTRUCTION_LENGTH) as u32,
+            instruction_info: vmcs02.read(Field::EXIT_INSTRUCTION_INFO) as u32,
+            guest_physical: vmcs02.read(Field::GUEST_PHYSICAL_ADDRESS),
+            guest_linear: vmcs02.read(Field::GUEST_LINEAR_ADDRESS),
+        }
+    }
+
+    fn store<P: Page>(&self, page: &mut P) {
+        put!(*page, EXIT_REASON, self.reason.raw().into());
+        put!(*page, EXIT_QUALIFICATION, self.qualification);
+        put!(
+            *page,
+            EXIT_INTERRUPTION_INFO,
+            self.interruption.raw().into()
+        );
+        put!(
+            *page,
+            EXIT_INTERRUPTION_ERROR_CODE,
+            self.interruption_error_code.into()
+        );
+        put!(*page, IDT_VECTORING_INFO, self.vectoring.raw().into());
+        put!(
+            *page,
+            IDT_VECTORING_ERROR_CODE,
+            self.vectoring_error_code.into()
+        );
+        put!(
+            *page,
+            EXIT_INSTRUCTION_LENGTH,
+            self.instruction_length.into()
+        );
+        put!(*page, EXIT_INSTRUCTION_INFO, self.instruction_info.into());
+        put!(*page, GUEST_PHYSICAL_ADDRESS, self.guest_physical);
+        put!(*page, GUEST_LINEAR_ADDRESS, self.guest_linear);
+    }
+}
+
+impl Nested {
+    /// Reflects the last exit of VMCS 02 as hardware reported it into the
+    /// enlightened VMCS mapped as `page`.
+    ///
+    /// VMCS 02 is current in `vmcs02`. What remains is to make VMCS 01
+    /// current and call [`Nested::load_host`], with the exit MSR lists before
+    /// and after when there are any ([`Nested::has_msr_lists`]).
+    #[inline]
+    pub fn reflect_enlightened<V: Vmcs, P: Page>(&mut self, vmcs02: &V, page: &mut P) {
+        store_hardware_info(vmcs02, page);
+        let context = self.leave(vmcs02);
+        let entry = store_guest_state(vmcs02, page, &context);
+        self.follow(entry);
+        if context.had_event {
+            clear_event(page);
+        }
+    }
+
+    /// As [`Nested::reflect_enlightened`], for a plain VMCS.
+    #[inline]
+    pub fn reflect_plain<V: Vmcs>(&mut self, vmcs02: &V) {
+        store_hardware_info(vmcs02, &mut self.vmcs12);
+        let context = self.leave(vmcs02);
+        store_guest_state(vmcs02, &mut self.vmcs12, &context);
+        self.vmcs12.set_launched(true);
+        clear_event(&mut self.vmcs12);
+    }
+
+    /// Reflects an exit of L0's making, or hardware's with other information,
+    /// into the enlightened VMCS mapped as `page`. The event that L0 had
+    /// queued for L2 must be in `info` already
+    /// ([`crate::events::take_interrupted`]).
+    #[cold]
+    pub fn reflect_enlightened_as<V: Vmcs, P: Page>(
+        &mut self,
+        vmcs02: &V,
+        page: &mut P,
+        info: &ExitInfo,
+    ) {
+        info.store(page);
+        let context = self.leave(vmcs02);
+        let entry = store_guest_state(vmcs02, page, &context);
+        self.follow(entry);
+        clear_event(page);
+    }
+
+    /// As [`Nested::reflect_enlightened_as`], for a plain VMCS.
+    #[cold]
+    pub fn reflect_plain_as<V: Vmcs>(&mut self, vmcs02: &V, info: &ExitInfo) {
+        info.store(&mut self.vmcs12);
+        let context = self.leave(vmcs02);
+        store_guest_state(vmcs02, &mut self.vmcs12, &context);
+        self.vmcs12.set_launched(true);
+        clear_event(&mut self.vmcs12);
+    }
+
+    /// The entry to VMCS 02 failed while hardware loaded guest state: L1 gets
+    /// the reason (with bit 31) and qualification, and nothing else changes
+    /// (SDM 27.8). `page` is the enlightened VMCS, if there is one.
+    #[cold]
+    pub fn reflect_failed_entry<V: Vmcs, P: Page>(
+        &mut self,
+        vmcs02: &V,
+        page: Option<&mut P>,
+    ) -> ExitReason {
+        let reason = ExitReason::from_raw(vmcs02.read(Field::EXIT_REASON) as u32);
+        let qualification = vmcs02.read(Field::EXIT_QUALIFICATION);
+        self.fail_entry(vmcs02, page, reason, qualification);
+        reason
+    }
+
+    /// The entry failed for a reason L0 found after [`Nested::merge`]: 34 with
+    /// the number of the MSR-list entry, for example.
+    #[cold]
+    pub fn fail_entry<V: Vmcs, P: Page>(
+        &mut self,
+        vmcs02: &V,
+        page: Option<&mut P>,
+        reason: ExitReason,
+        qualification: u64,
+    ) {
+        self.carry_out(vmcs02);
+        self.in_l2 = false;
+        self.entry_in_flight = false;
+        let store = |page: &mut dyn Page| {
+            put!(*page, EXIT_REASON, reason.raw().into());
+            put!(*page, EXIT_QUALIFICATION, qualification);
+        };
+        match page {
+            Some(page) => store(page),
+            None => store(&mut self.vmcs12),
+        }
+        // Hardware may have changed nothing, but an event it did not inject
+        // must not stay behind in VMCS 02.
+        self.forget();
+    }
+
+    /// Hardware refused VMCS 02's controls or host state (VMfail): a control
+    /// combination that [`crate::checks`] let pass. L1 gets VMfailValid with
+    /// error 7, as if the check had been made.
+    #[cold]
+    pub fn refuse_entry<P: Page>(&mut self, page: Option<&mut P>) -> vmx::VmInstructionError {
+        let error = vmx::VmInstructionError::EntryInvalidControls;
+        self.in_l2 = false;
+        self.entry_in_flight = false;
+        match page {
+            Some(page) => put!(*page, INSTRUCTION_ERROR, error as u64),
+            None => put!(self.vmcs12, INSTRUCTION_ERROR, error as u64),
+        }
+        self.forget();
+        error
+    }
+
+    /// Collects what the stores to L1's page depend on and leaves L2.
+    #[inline(always)]
+    fn leave<V: Vmcs>(&mut self, vmcs02: &V) -> Leaving {
+        self.carry_out(vmcs02);
+        self.in_l2 = false;
+        self.entry_in_flight = false;
+        let event = InterruptionInfo::from_raw(get!(self.vmcs12, ENTRY_INTERRUPTION_INFO) as u32);
+        if event.is_valid() {
+            clear_event(&mut self.vmcs12);
+        }
+        let halted = core::mem::take(&mut self.l2_halted);
+        Leaving {
+            exit: self.exit_controls(),
+            entry: self.entry_controls(),
+            uses_ept: self.ept_pointer().is_some(),
+            cr0_l0_only: self.cr0_l0_only,
+            cr4_l0_only: self.cr4_l0_only,
+            had_event: event.is_valid(),
+            halted,
+        }
+    }
+
+    /// Keeps in the copy of an enlightened VMCS what later checks compare
+    /// with, though its group may be clean then.
+    #[inline(always)]
+    fn follow(&mut self, state: Followed) {
+        put!(self.vmcs12, ENTRY_CONTROLS, state.entry.bits().into());
+        put!(self.vmcs12, GUEST_CR0, state.cr0);
+        put!(self.vmcs12, GUEST_SS_ACCESS_RIGHTS, state.stack);
+    }
+
+    /// Whether L1 gave any MSR list for entry or exit.
+    #[inline(always)]
+    pub fn has_msr_lists(&self) -> bool {
+        let counts = get!(self.vmcs12, EXIT_MSR_STORE_COUNT)
+            | get!(self.vmcs12, EXIT_MSR_LOAD_COUNT)
+            | get!(self.vmcs12, ENTRY_MSR_LOAD_COUNT);
+        counts != 0
+    }
+
+    /// Whether L1 has a TPR of its own for L2 (the virtual-APIC page).
+    #[inline]
+    pub fn uses_tpr_shadow(&self) -> bool {
+        self.primary_controls()
+            .contains(PrimaryControls::USE_TPR_SHADOW)
+    }
+}
+
+/// What an exit's stores depend on.
+struct Leaving {
+    exit: ExitControls,
+    entry: EntryControls,
+    uses_ept: bool,
+    cr0_l0_only: u64,
+    cr4_l0_only: u64,
+    had_event: bool,
+    halted: bool,
+}
+
+/// State of L2 at the exit that L0 keeps too.
+struct Followed {
+    entry: EntryControls,
+    cr0: u64,
+    stack: u64,
+}
+
+/// An exit clears the valid bit of the event to inject.
+#[inline]
+fn clear_event<P: Page>(page: &mut P) {
+    let info = get!(*page, ENTRY_INTERRUPTION_INFO) as u32 & !InterruptionInfo::VALID;
+    put!(*page, ENTRY_INTERRUPTION_INFO, info.into());
+}
+
+/// Exit information of a hardware exit. Fields that the SDM leaves undefined
+/// for the exit at hand are not read where that saves something.
+#[inline(always)]
+fn store_hardware_info<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P) {
+    macro_rules! save {
+        ($($field:ident)*) => {
+            $(put!(*page, $field, vmcs02.read(Field::$field));)*
+        };
+    }
+    save!(EXIT_REASON);
+    vmcs02.save_u64(
+        Field::EXIT_QUALIFICATION,
+        page,
+        const { place(Field::EXIT_QUALIFICATION.encoding()).offset },
+    );
+    let event = vmcs02.read(Field::EXIT_INTERRUPTION_INFO);
+    put!(*page, EXIT_INTERRUPTION_INFO, event);
+    if InterruptionInfo::from_raw(event as u32).has_error_code() {
+        save!(EXIT_INTERRUPTION_ERROR_CODE);
+    }
+    let vectoring = vmcs02.read(Field::IDT_VECTORING_INFO);
+    put!(*page, IDT_VECTORING_INFO, vectoring);
+    if InterruptionInfo::from_raw(vectoring as u32).has_error_code() {
+        save!(IDT_VECTORING_ERROR_CODE);
+    }
+    save!(EXIT_INSTRUCTION_LENGTH EXIT_INSTRUCTION_INFO GUEST_LINEAR_ADDRESS
+        GUEST_PHYSICAL_ADDRESS);
+}
+
+/// The guest state that an exit saves (SDM 28.3).
+#[inline(always)]
+fn store_guest_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P, leaving: &Leaving) -> Followed {
+    macro_rules! save {
+        (; $($field:ident),*) => {
+            $(
+                if matches!(const { place(Field::$field.encoding()).width }, tlfs::evmcs::Width::U64) {
+                    let offset = const { place(Field::$field.encoding()).offset };
+                    vmcs02.save_u64(Field::$field, page, offset);
+                } else {
+                    put!(*page, $field, vmcs02.read(Field::$field));
+                }
+            )*
+        };
+    }
+    save!(; GUEST_RIP, GUEST_RSP, GUEST_RFLAGS, GUEST_INTERRUPTIBILITY);
+    for_guest_grp2!(save!());
+    save!(; GUEST_CR3, GUEST_PENDING_DEBUG_EXCEPTIONS, GUEST_SYSENTER_CS, GUEST_SYSENTER_ESP,
+        GUEST_SYSENTER_EIP);
+
+    let mut cr0 = vmcs02.read(Field::GUEST_CR0);
+    if leaving.cr0_l0_only != 0 {
+        let shadow = vmcs02.read(Field::CR0_READ_SHADOW);
+        cr0 = cr::guest12_at_exit(cr0, shadow, leaving.cr0_l0_only);
+    }
+    put!(*page, GUEST_CR0, cr0);
+    let mut cr4 = vmcs02.read(Field::GUEST_CR4);
+    if leaving.cr4_l0_only != 0 {
+        let shadow = vmcs02.read(Field::CR4_READ_SHADOW);
+        cr4 = cr::guest12_at_exit(cr4, shadow, leaving.cr4_l0_only);
+    }
+    put!(*page, GUEST_CR4, cr4);
+
+    let activity = if leaving.halted {
+        ActivityState::Hlt as u64
+    } else {
+        vmcs02.read(Field::GUEST_ACTIVITY_STATE)
+    };
+    put!(*page, GUEST_ACTIVITY_STATE, activity);
+    if leaving.exit.contains(ExitControls::SAVE_DEBUG_CONTROLS) {
+        save!(; GUEST_DR7, GUEST_DEBUGCTL);
+    }
+    if leaving.exit.contains(ExitControls::SAVE_EFER) {
+        save!(; GUEST_EFER);
+    }
+    if leaving.exit.contains(ExitControls::SAVE_PAT) {
+        save!(; GUEST_PAT);
+    }
+
+    let mode = EntryControls::from_bits_retain(vmcs02.read(Field::ENTRY_CONTROLS) as u32)
+        & EntryControls::IA32E_MODE_GUEST;
+    let entry = leaving.entry.difference(EntryControls::IA32E_MODE_GUEST) | mode;
+    put!(*page, ENTRY_CONTROLS, entry.bits().into());
+    let is_pae = cr0 & CR0_PG != 0 && cr4 & CR4_PAE != 0 && mode.is_empty();
+    if is_pae && leaving.uses_ept {
+        save!(; GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2, GUEST_PDPTE3);
+    }
+    Followed {
+        entry,
+        cr0,
+        stack: get!(*page, GUEST_SS_ACCESS_RIGHTS) & u64::from(AccessRights::DEFINED),
+    }
+}

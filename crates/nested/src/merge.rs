@@ -1,0 +1,386 @@
+//! VM entry, second half: what changed in VMCS 12 goes to VMCS 02.
+//!
+//! Group by group, so that an entry with everything clean writes RIP and
+//! little else. Control words are L0's and L1's together; guest state is
+//! L1's as it stands.
+
+use addr::Gpa1;
+use vmx::{
+    ActivityState, EntryControls, Field, InterruptionInfo, PinControls, PrimaryControls,
+    SecondaryControls,
+};
+
+use crate::access::{Memory, Vmcs};
+use crate::cr::{self, CR0_PG, EFER_LMA, EFER_LME};
+use crate::policy::{Carry, L0Policy};
+use crate::state::Nested;
+use crate::vmcs12::*;
+use crate::{Dirty, Vmcs12};
+
+/// Primary controls of L1 that go to VMCS 02 as they are.
+const PRIMARY_FROM_L1: PrimaryControls = crate::caps::PRIMARY
+    .difference(PrimaryControls::USE_TSC_OFFSETTING)
+    .difference(PrimaryControls::UNCONDITIONAL_IO_EXITING)
+    .difference(PrimaryControls::USE_IO_BITMAPS)
+    .difference(PrimaryControls::ACTIVATE_SECONDARY);
+
+/// Secondary controls of L1 that go to VMCS 02 as they are. EPT and VPID are
+/// on whatever L1 wants.
+const SECONDARY_FROM_L1: SecondaryControls = crate::caps::SECONDARY
+    .difference(SecondaryControls::ENABLE_EPT)
+    .difference(SecondaryControls::ENABLE_VPID);
+
+/// The load controls without which VM entry keeps L1's values.
+const LOADS: EntryControls = EntryControls::LOAD_DEBUG_CONTROLS
+    .union(EntryControls::LOAD_PAT)
+    .union(EntryControls::LOAD_EFER);
+
+/// What an entry changed, and what is left for the image to do before it
+/// enters VMCS 02.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Merged {
+    /// The groups that were carried over.
+    pub groups: Dirty,
+    /// How many fields of VMCS 02 were written.
+    pub fields: u32,
+    /// EPT pointer 12 or its use may have changed: see [`Nested::ept_pointer`].
+    pub ept: bool,
+    /// The MSR bitmap 02 must be merged again from [`Nested::msr_bitmap`].
+    pub msr_bitmap: bool,
+    /// L2's linear translations must go: VPID 02 now stands for another VPID
+    /// of L1, or L1 uses none.
+    pub flush_vpid: bool,
+    /// L1 enters L2 halted: the VP waits in L0 unless an event is injected.
+    pub halt: bool,
+}
+
+impl Nested {
+    /// L1's values of what the entry leaves alone; VMCS 01 is current in
+    /// `vmcs01`. Reads nothing when VMCS 12 loads all of it.
+    #[inline]
+    pub fn carry_in<V: Vmcs>(&self, vmcs01: &V) -> Carry {
+        let entry = self.entry_controls();
+        let mut carry = Carry::default();
+        if entry.contains(LOADS) {
+            return carry;
+        }
+        if !entry.contains(EntryControls::LOAD_EFER) {
+            carry.efer = vmcs01.read(Field::GUEST_EFER);
+        }
+        if !entry.contains(EntryControls::LOAD_PAT) {
+            carry.pat = vmcs01.read(Field::GUEST_PAT);
+        }
+        if !entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
+            carry.debugctl = vmcs01.read(Field::GUEST_DEBUGCTL);
+            carry.dr7 = vmcs01.read(Field::GUEST_DR7);
+        }
+        carry
+    }
+
+    /// Carries what changed to VMCS 02, which is current in `vmcs02`, and
+    /// counts the VP as in L2. Call after a successful `prepare`.
+    #[inline]
+    pub fn merge<V: Vmcs, M: Memory>(
+        &mut self,
+        vmcs02: &mut V,
+        policy: &L0Policy,
+        carry: &Carry,
+        memory: &M,
+    ) -> Merged {
+        let groups = core::mem::take(&mut self.pending);
+        let mut merged = Merged {
+            groups,
+            fields: 1,
+            ept: false,
+            msr_bitmap: !self.has_msr_bitmap_enlightenment(),
+            flush_vpid: self.last_vpid == Some(0),
+            halt: false,
+        };
+        vmcs02.write(Field::GUEST_RIP, get!(self.vmcs12, GUEST_RIP));
+        let primary = self.primary_controls();
+        if primary.contains(PrimaryControls::USE_TPR_SHADOW) {
+            vmcs02.write(Field::TPR_THRESHOLD, get!(self.vmcs12, TPR_THRESHOLD));
+            merged.fields += 1;
+        } else if !primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
+            merged.msr_bitmap = false;
+        }
+        if !primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
+            merged.msr_bitmap = false;
+        }
+        if !groups.is_empty() {
+            self.merge_groups(vmcs02, policy, memory, groups, &mut merged);
+        }
+        self.merge_carried(vmcs02, groups, carry, &mut merged);
+        self.in_l2 = true;
+        self.entry_in_flight = true;
+        merged
+    }
+
+    fn merge_groups<V: Vmcs, M: Memory>(
+        &mut self,
+        vmcs02: &mut V,
+        policy: &L0Policy,
+        memory: &M,
+        groups: Dirty,
+        merged: &mut Merged,
+    ) {
+        macro_rules! transfer {
+            (; $($field:ident),*) => {
+                $(
+                    vmcs02.write(Field::$field, get!(self.vmcs12, $field));
+                    merged.fields += 1;
+                )*
+            };
+        }
+        let dirty = |group: Dirty| groups.intersects(group);
+
+        if dirty(Dirty::GUEST_BASIC) {
+            for_guest_basic!(transfer!());
+        }
+        if dirty(Dirty::CONTROL_EVENT) {
+            let info =
+                InterruptionInfo::from_raw(get!(self.vmcs12, ENTRY_INTERRUPTION_INFO) as u32);
+            transfer!(; ENTRY_INTERRUPTION_INFO);
+            if info.has_error_code() {
+                transfer!(; ENTRY_EXCEPTION_ERROR_CODE);
+            }
+            if info.event_type().is_software() {
+                transfer!(; ENTRY_INSTRUCTION_LENGTH);
+            }
+        }
+        if dirty(Dirty::CONTROL_PROC.union(Dirty::CONTROL_GRP1)) {
+            self.merge_execution_controls(vmcs02, policy, merged);
+        }
+        if dirty(Dirty::CONTROL_PROC.union(Dirty::CONTROL_GRP2)) {
+            self.merge_control_grp2(vmcs02, policy, memory, merged);
+        }
+        if dirty(Dirty::CRDR) {
+            self.merge_control_registers(vmcs02, policy, merged);
+        }
+        if dirty(Dirty::CONTROL_EXCPN.union(Dirty::UNGROUPED)) {
+            merge_exceptions(&self.vmcs12, vmcs02, policy, merged);
+        }
+        if dirty(Dirty::CONTROL_ENTRY) {
+            let ia32e = self.entry_controls() & EntryControls::IA32E_MODE_GUEST;
+            vmcs02.write(Field::ENTRY_CONTROLS, (policy.entry | ia32e).bits().into());
+            merged.fields += 1;
+        }
+        if dirty(Dirty::GUEST_GRP1) {
+            transfer!(; GUEST_PENDING_DEBUG_EXCEPTIONS, GUEST_SYSENTER_CS, GUEST_SYSENTER_ESP,
+                GUEST_SYSENTER_EIP, GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2, GUEST_PDPTE3);
+            let state = get!(self.vmcs12, GUEST_ACTIVITY_STATE) as u32;
+            self.l2_halted = state == ActivityState::Hlt as u32;
+            let hardware = if self.l2_halted { 0 } else { state };
+            vmcs02.write(Field::GUEST_ACTIVITY_STATE, hardware.into());
+            merged.fields += 1;
+        }
+        if dirty(Dirty::GUEST_GRP2) {
+            for_guest_grp2!(transfer!());
+        }
+        if self.l2_halted {
+            let info = get!(self.vmcs12, ENTRY_INTERRUPTION_INFO) as u32;
+            let injects =
+                dirty(Dirty::CONTROL_EVENT) && InterruptionInfo::from_raw(info).is_valid();
+            self.l2_halted = !injects;
+            merged.halt = !injects;
+        }
+        let translation = Dirty::CONTROL_XLAT
+            .union(Dirty::CONTROL_GRP1)
+            .union(Dirty::CONTROL_PROC);
+        if dirty(translation) {
+            merged.ept = true;
+            let vpid = self.vpid().unwrap_or(0);
+            merged.flush_vpid = vpid == 0 || self.last_vpid != Some(vpid);
+            self.last_vpid = Some(vpid);
+        }
+        let controls = Dirty::MSR_BITMAP
+            .union(Dirty::CONTROL_GRP1)
+            .union(Dirty::CONTROL_GRP2)
+            .union(Dirty::CONTROL_PROC);
+        if dirty(controls) {
+            let uses = self
+                .primary_controls()
+                .contains(PrimaryControls::USE_MSR_BITMAPS);
+            merged.msr_bitmap = uses;
+        }
+    }
+
+    /// Pin-based, primary and secondary controls.
+    fn merge_execution_controls<V: Vmcs>(
+        &self,
+        vmcs02: &mut V,
+        policy: &L0Policy,
+        merged: &mut Merged,
+    ) {
+        let pin = get!(self.vmcs12, PIN_BASED_CONTROLS) as u32;
+        let pin = PinControls::from_bits_retain(pin) & crate::caps::PIN | policy.pin;
+        vmcs02.write(Field::PIN_BASED_CONTROLS, pin.bits().into());
+
+        let primary12 = self.primary_controls();
+        let mut primary = primary12 & PRIMARY_FROM_L1 | policy.primary;
+        // L1's ports are L0's emulation, whatever L1's bitmaps permit.
+        primary |= PrimaryControls::UNCONDITIONAL_IO_EXITING;
+        primary.remove(PrimaryControls::USE_IO_BITMAPS);
+        if !primary12.contains(PrimaryControls::USE_TPR_SHADOW) {
+            // Without a TPR of its own L2's CR8 is L1's, and L1's is L0's.
+            primary |= PrimaryControls::CR8_LOAD_EXITING | PrimaryControls::CR8_STORE_EXITING;
+        }
+        vmcs02.write(Field::PRIMARY_CONTROLS, primary.bits().into());
+
+        let secondary = self.secondary_controls() & SECONDARY_FROM_L1 | policy.secondary;
+        vmcs02.write(Field::SECONDARY_CONTROLS, secondary.bits().into());
+        vmcs02.write(Field::MSR_BITMAP, policy.msr_bitmap.raw());
+        merged.fields += 4;
+    }
+
+    fn merge_control_grp2<V: Vmcs, M: Memory>(
+        &self,
+        vmcs02: &mut V,
+        policy: &L0Policy,
+        memory: &M,
+        merged: &mut Merged,
+    ) {
+        let primary = self.primary_controls();
+        let offset12 = if primary.contains(PrimaryControls::USE_TSC_OFFSETTING) {
+            get!(self.vmcs12, TSC_OFFSET)
+        } else {
+            0
+        };
+        vmcs02.write(
+            Field::TSC_OFFSET,
+            crate::tsc::compose_offset(policy.tsc_offset, offset12),
+        );
+        merged.fields += 1;
+        if primary.contains(PrimaryControls::USE_TPR_SHADOW) {
+            let page = Gpa1::new(get!(self.vmcs12, VIRTUAL_APIC_ADDRESS));
+            // The checks found a page there; L1 cannot take it away.
+            if let Some(page) = memory.machine_page(page) {
+                vmcs02.write(Field::VIRTUAL_APIC_ADDRESS, page.raw());
+                merged.fields += 1;
+            }
+        }
+        if self
+            .secondary_controls()
+            .contains(SecondaryControls::ENABLE_XSAVES)
+        {
+            vmcs02.write(
+                Field::XSS_EXITING_BITMAP,
+                get!(self.vmcs12, XSS_EXITING_BITMAP),
+            );
+            merged.fields += 1;
+        }
+    }
+
+    fn merge_control_registers<V: Vmcs>(
+        &mut self,
+        vmcs02: &mut V,
+        policy: &L0Policy,
+        merged: &mut Merged,
+    ) {
+        let mask0 = get!(self.vmcs12, CR0_GUEST_HOST_MASK);
+        let mask4 = get!(self.vmcs12, CR4_GUEST_HOST_MASK);
+        let guest0 = get!(self.vmcs12, GUEST_CR0);
+        let guest4 = get!(self.vmcs12, GUEST_CR4);
+        let shadow0 = cr::shadow02(guest0, mask0, get!(self.vmcs12, CR0_READ_SHADOW));
+        let shadow4 = cr::shadow02(guest4, mask4, get!(self.vmcs12, CR4_READ_SHADOW));
+        self.cr0_l0_only = policy.cr0_mask & !mask0;
+        self.cr4_l0_only = policy.cr4_mask & !mask4;
+        vmcs02.write(Field::CR0_GUEST_HOST_MASK, mask0 | policy.cr0_mask);
+        vmcs02.write(Field::CR4_GUEST_HOST_MASK, mask4 | policy.cr4_mask);
+        vmcs02.write(Field::CR0_READ_SHADOW, shadow0);
+        vmcs02.write(Field::CR4_READ_SHADOW, shadow4);
+        vmcs02.write(Field::GUEST_CR0, guest0);
+        vmcs02.write(Field::GUEST_CR3, get!(self.vmcs12, GUEST_CR3));
+        vmcs02.write(Field::GUEST_CR4, guest4);
+        merged.fields += 7;
+    }
+
+    /// DR7, DEBUGCTL, PAT and EFER: L1's field where VMCS 12 loads it, else
+    /// L1's own value goes on. VMCS 02 loads all four in any case.
+    #[inline(always)]
+    fn merge_carried<V: Vmcs>(
+        &self,
+        vmcs02: &mut V,
+        groups: Dirty,
+        carry: &Carry,
+        merged: &mut Merged,
+    ) {
+        let entry = self.entry_controls();
+        let sources = Dirty::CONTROL_ENTRY
+            .union(Dirty::GUEST_GRP1)
+            .union(Dirty::CRDR);
+        if groups.intersects(sources) {
+            if entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
+                vmcs02.write(Field::GUEST_DR7, get!(self.vmcs12, GUEST_DR7));
+                vmcs02.write(Field::GUEST_DEBUGCTL, get!(self.vmcs12, GUEST_DEBUGCTL));
+                merged.fields += 2;
+            }
+            if entry.contains(EntryControls::LOAD_PAT) {
+                vmcs02.write(Field::GUEST_PAT, get!(self.vmcs12, GUEST_PAT));
+                merged.fields += 1;
+            }
+            if entry.contains(EntryControls::LOAD_EFER) {
+                vmcs02.write(Field::GUEST_EFER, get!(self.vmcs12, GUEST_EFER));
+                merged.fields += 1;
+            }
+        }
+        if entry.contains(LOADS) {
+            return;
+        }
+        if !entry.contains(EntryControls::LOAD_EFER) {
+            let efer = efer_without_load(
+                carry.efer,
+                entry.contains(EntryControls::IA32E_MODE_GUEST),
+                get!(self.vmcs12, GUEST_CR0),
+            );
+            vmcs02.write(Field::GUEST_EFER, efer);
+            merged.fields += 1;
+        }
+        if !entry.contains(EntryControls::LOAD_PAT) {
+            vmcs02.write(Field::GUEST_PAT, carry.pat);
+            merged.fields += 1;
+        }
+        if !entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
+            vmcs02.write(Field::GUEST_DEBUGCTL, carry.debugctl);
+            vmcs02.write(Field::GUEST_DR7, carry.dr7);
+            merged.fields += 2;
+        }
+    }
+}
+
+/// EFER in L2 when VM entry does not load it (SDM 27.3.2.1): LMA and, with
+/// paging, LME follow the IA-32e-mode-guest control; the rest is L1's.
+#[inline(always)]
+const fn efer_without_load(efer: u64, ia32e: bool, cr0: u64) -> u64 {
+    if ia32e {
+        efer | EFER_LMA | EFER_LME
+    } else if cr0 & CR0_PG != 0 {
+        efer & !(EFER_LMA | EFER_LME)
+    } else {
+        efer & !EFER_LMA
+    }
+}
+
+/// Exception bitmap and page-fault error codes: what either level wants.
+fn merge_exceptions<V: Vmcs>(
+    vmcs12: &Vmcs12,
+    vmcs02: &mut V,
+    policy: &L0Policy,
+    merged: &mut Merged,
+) {
+    const PAGE_FAULT: u32 = 1 << 14;
+    let mut bitmap = get!(*vmcs12, EXCEPTION_BITMAP) as u32 | policy.exception_bitmap;
+    let (mask, matching) = if policy.exception_bitmap & PAGE_FAULT == 0 {
+        (
+            get!(*vmcs12, PAGE_FAULT_ERROR_CODE_MASK),
+            get!(*vmcs12, PAGE_FAULT_ERROR_CODE_MATCH),
+        )
+    } else {
+        bitmap |= PAGE_FAULT;
+        (0, 0)
+    };
+    vmcs02.write(Field::EXCEPTION_BITMAP, bitmap.into());
+    vmcs02.write(Field::PAGE_FAULT_ERROR_CODE_MASK, mask);
+    vmcs02.write(Field::PAGE_FAULT_ERROR_CODE_MATCH, matching);
+    merged.fields += 3;
+}
