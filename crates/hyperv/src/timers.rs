@@ -16,14 +16,17 @@ const LOWEST_VECTOR: u8 = 16;
 /// periods; the rest are skipped.
 const CATCH_UP_MAX: u64 = 8;
 
+/// When a timer that does not run expires.
+const NEVER: ReferenceTime = ReferenceTime(u64::MAX);
+
 /// One timer. State, to be saved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timer {
     /// STIMERn_CONFIG.
     pub config: StimerConfig,
     /// STIMERn_COUNT: deadline of a one-shot timer, period of a periodic one.
     pub count: u64,
-    /// When it expires next, if it runs.
+    /// When it expires next: all ones if it does not run.
     pub expires: ReferenceTime,
     /// Periodic: when it would expire next, had it never been late.
     pub due: ReferenceTime,
@@ -33,11 +36,19 @@ pub struct Timer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadConfig;
 
-impl Timer {
-    fn runs(&self) -> bool {
-        self.config.enabled() && self.count != 0
+impl Default for Timer {
+    /// As after reset: disabled.
+    fn default() -> Self {
+        Self {
+            config: StimerConfig::new(),
+            count: 0,
+            expires: NEVER,
+            due: NEVER,
+        }
     }
+}
 
+impl Timer {
     fn write_config(
         &mut self,
         value: u64,
@@ -74,10 +85,9 @@ impl Timer {
         if !self.config.direct() {
             self.config.set_enabled(false);
         }
-        if !self.runs() {
-            return;
-        }
-        self.due = if self.config.periodic() {
+        self.due = if !self.config.enabled() || self.count == 0 {
+            NEVER
+        } else if self.config.periodic() {
             ReferenceTime(now().0.saturating_add(self.count))
         } else {
             ReferenceTime(self.count)
@@ -89,6 +99,7 @@ impl Timer {
     fn advance(&mut self, now: ReferenceTime) {
         if !self.config.periodic() {
             self.config.set_enabled(false);
+            self.expires = NEVER;
             return;
         }
         let period = self.count;
@@ -149,11 +160,9 @@ impl Timers {
     /// When the first of the timers expires; it may have passed.
     #[inline]
     pub fn next_deadline(&self) -> Option<ReferenceTime> {
-        self.0
-            .iter()
-            .filter(|timer| timer.runs())
-            .map(|timer| timer.expires)
-            .min()
+        let [a, b, c, d] = self.0.each_ref().map(|timer| timer.expires);
+        let first = a.min(b).min(c.min(d));
+        (first != NEVER).then_some(first)
     }
 
     /// The vectors of the timers that have expired by `now`, each once. A
@@ -163,7 +172,7 @@ impl Timers {
         for timer in self
             .0
             .iter_mut()
-            .filter(|timer| timer.runs() && timer.expires <= now)
+            .filter(|timer| timer.expires <= now && timer.expires != NEVER)
         {
             vectors.push(timer.config.vector());
             timer.advance(now);

@@ -133,10 +133,13 @@ impl Set {
         Self(self.0 | 1 << one as u8 | 1 << Enlightenment::Base as u8)
     }
 
-    /// The set without `one`.
+    /// The set without `one`; without [`Enlightenment::Base`], nothing is left.
     #[must_use]
     pub const fn without(self, one: Enlightenment) -> Self {
-        Self(self.0 & !(1 << one as u8))
+        match one {
+            Enlightenment::Base => Self::NONE,
+            _ => Self(self.0 & !(1 << one as u8)),
+        }
     }
 
     /// Whether `one` is in the set.
@@ -225,6 +228,7 @@ mod tests {
         for one in Enlightenment::EVERY {
             assert!(Set::NONE.with(*one).has(Enlightenment::Base), "{one:?}");
         }
+        assert_eq!(Set::ALL.without(Enlightenment::Base), Set::NONE);
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl From<Status> for Failure {
 
 /// A call's input, copied but for its list.
 pub(super) struct Input<A> {
-    /// The fixed header's words; those past its end are zero.
+    /// The fixed header's words; those past its end mean nothing.
     pub(super) header: [u64; HEADER_MAX],
     /// The VP set, where the call has one.
     pub(super) set: Option<VpSet>,
@@ -57,9 +57,8 @@ impl<A: GuestAddress> Input<A> {
                 return Err(Failure::Undefined);
             }
             let [first, second] = operands;
-            let mut header = [first, second, 0, 0];
-            header[usize::from(call.header)..].fill(0);
             // With its VP set a header is longer than that.
+            let header = [first, second, 0, 0];
             return Ok(Self {
                 header,
                 set: None,

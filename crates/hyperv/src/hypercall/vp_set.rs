@@ -61,7 +61,11 @@ impl VpSet {
 
     /// The VPs of the set that a partition of `vps` VPs has, ascending.
     pub fn iter(&self, vps: u32) -> impl Iterator<Item = u32> {
-        let mut banks = (0..).step_by(VPS_PER_BANK as usize).zip(self.banks);
+        let banks = self
+            .banks
+            .into_iter()
+            .take(vps.div_ceil(VPS_PER_BANK) as usize);
+        let mut banks = (0..).step_by(VPS_PER_BANK as usize).zip(banks);
         let (mut first, mut bank) = (0, 0);
         let members = core::iter::from_fn(move || {
             while bank == 0 {

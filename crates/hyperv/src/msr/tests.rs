@@ -80,6 +80,40 @@ fn every_msr_answers_when_its_switch_is_on() {
     }
 }
 
+/// Leaf 0x40000003 as the TLFS ties it to MSRs: bits of EAX, then of EDX.
+const PRIVILEGES: &[(core::ops::RangeInclusive<u32>, u32, u32)] = &[
+    (0x4000_0000..=0x4000_0001, 1 << 5, 0),
+    (0x4000_0002..=0x4000_0002, 1 << 6, 0),
+    (0x4000_0003..=0x4000_0003, 1 << 7, 0),
+    (0x4000_0020..=0x4000_0020, 1 << 1, 0),
+    (0x4000_0021..=0x4000_0021, 1 << 9, 0),
+    (0x4000_0022..=0x4000_0023, 1 << 11, 1 << 8),
+    (0x4000_0070..=0x4000_0073, 1 << 4, 0),
+    (0x4000_00B0..=0x4000_00B7, 1 << 3, 1 << 19),
+    (0x4000_00F0..=0x4000_00F0, 1 << 10, 0),
+    (0x4000_0100..=0x4000_0105, 0, 1 << 10),
+    (0x4000_0106..=0x4000_0108, 1 << 13, 0),
+];
+
+#[test]
+fn an_msr_is_there_if_its_privilege_is_advertised() {
+    let sets = Enlightenment::EVERY
+        .iter()
+        .map(|one| without(*one))
+        .chain([EVERY, Set::ALL]);
+    for set in sets {
+        let mut m = Machine::with(set);
+        let [eax, _, _, edx] = m.partition.cpuid(0x4000_0003).unwrap_or_default();
+        for number in 0x4000_0000..0x4000_0200 {
+            let gate = PRIVILEGES.iter().find(|(msrs, ..)| msrs.contains(&number));
+            let wanted = gate.is_some_and(|(_, a, d)| eax & a == *a && edx & d == *d);
+            let read = m.partition.read_msr(&m.vp, Msr(number), Tsc(0)).is_ok();
+            let there = read || m.write(Msr(number), 0).is_ok();
+            assert_eq!(there, wanted, "{:?} with {set}", Msr(number));
+        }
+    }
+}
+
 #[test]
 fn every_msr_faults_when_its_switch_is_off() {
     for (msr, switch, _) in TABLE {

@@ -14,6 +14,13 @@ fn vectors_and_trust_levels_of_ipis() {
             Status::INVALID_PARAMETER
         );
     }
+    for vector in [0x10, 0xFF] {
+        let outcome = call(0x1_000B, vector, 1, &ram);
+        assert!(
+            matches!(outcome, Outcome::Perform(..)),
+            "{vector:#x}: {outcome:?}"
+        );
+    }
     for word in [0x20 | 1 << 32, 0x20 | 1 << 63] {
         assert_eq!(
             status(call(0x1_000B, word, 1, &ram)),
