@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -32,6 +33,8 @@ impl Report {
                 OpenOptions::new()
                     .append(true)
                     .create(true)
+                    // A UART must not become this process's controlling terminal.
+                    .custom_flags(libc::O_NOCTTY)
                     .open(path)
                     .map_err(|cause| Error::File {
                         path: path.into(),

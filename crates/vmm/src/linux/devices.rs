@@ -1,5 +1,5 @@
-//! The ports of the guest's machine: a serial port, the keyboard controller's
-//! reset line, the PCI reset register. Everything else reads as nothing.
+//! The ports of the guest's machine: a serial port, a keyboard controller, the PCI
+//! reset register. Everything else reads as nothing.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use vm_superio::{Serial, Trigger, serial::NoEvents};
 use vmm_sys_util::errno;
 
 use super::console::{Console, Sign};
+use super::keyboard::{self, Keyboard};
 use crate::report::Report;
 
 /// First of the eight ports of the 16550.
@@ -18,11 +19,8 @@ const SERIAL_IRQ: u32 = 4;
 
 const CMOS_INDEX: u16 = 0x70;
 const CMOS_DATA: u16 = 0x71;
-const KEYBOARD_COMMAND: u16 = 0x64;
 const RESET_CONTROL: u16 = 0xCF9;
 
-/// Keyboard controller command: pulse the reset line.
-const PULSE_RESET: u8 = 0xFE;
 /// Reset control register: reset now.
 const RESET_CPU: u8 = 1 << 2;
 
@@ -56,6 +54,7 @@ pub enum Request {
 /// The devices, shared by the guest's vCPUs.
 pub struct Devices {
     serial: Serial<Line, NoEvents, Console>,
+    keyboard: Keyboard,
 }
 
 impl Devices {
@@ -67,6 +66,7 @@ impl Devices {
         };
         Devices {
             serial: Serial::new(line, Console::new(name, report)),
+            keyboard: Keyboard::new(),
         }
     }
 
@@ -82,7 +82,11 @@ impl Devices {
                 }
                 (self.serial.writer().sign() == Some(&Sign::Halted)).then_some(Request::PowerOff)
             }
-            KEYBOARD_COMMAND if first == PULSE_RESET => Some(Request::Reset),
+            keyboard::COMMAND => self.keyboard.command(first).then_some(Request::Reset),
+            keyboard::DATA => {
+                self.keyboard.write_data(first);
+                None
+            }
             RESET_CONTROL if first & RESET_CPU != 0 => Some(Request::Reset),
             _ => None,
         }
@@ -96,9 +100,10 @@ impl Devices {
                     *byte = self.serial.read((port - SERIAL) as u8);
                 }
             }
-            // Both buffers of the keyboard controller are empty, and no clock runs
-            // behind the CMOS: its time is not being updated.
-            KEYBOARD_COMMAND | CMOS_INDEX | CMOS_DATA => data.fill(0),
+            keyboard::COMMAND => data.fill(self.keyboard.status()),
+            keyboard::DATA => data.fill(self.keyboard.read_data()),
+            // No clock runs behind the CMOS: its time is not being updated.
+            CMOS_INDEX | CMOS_DATA => data.fill(0),
             _ => data.fill(0xFF),
         }
     }

@@ -8,6 +8,7 @@ mod console;
 mod devices;
 mod end;
 mod image;
+mod keyboard;
 mod mptable;
 mod vcpu;
 
@@ -70,7 +71,7 @@ fn name(text: &str) -> std::result::Result<String, String> {
 /// What every guest of this machine is told: where its console is, how it ends,
 /// and which devices it need not look for.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 acpi=off pci=off no_timer_check \
-    io_delay=none i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 \
+    io_delay=none i8042.noaux i8042.nokbd i8042.nopnp 8250.nr_uarts=1 \
     cryptomgr.notests random.trust_cpu=on";
 
 impl Arguments {
