@@ -1,6 +1,7 @@
 //! L1's user space: a small VMM that runs and measures L2 guests under /dev/kvm.
 
 mod affinity;
+mod alarm;
 mod cli;
 mod counters;
 mod cpuid;

@@ -1,6 +1,8 @@
 //! The VM in which a payload runs: one vCPU in 64-bit mode, 4 MiB of memory, and
 //! a window of pages of which the vmm decides what the host has behind them.
 
+use std::time::Instant;
+
 use kvm_bindings::{
     KVM_CAP_HYPERV_DIRECT_TLBFLUSH, KVM_CAP_TSC_DEADLINE_TIMER, kvm_enable_cap, kvm_regs,
     kvm_userspace_memory_region,
@@ -8,9 +10,10 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::operation::Machine as Kind;
+use super::operation::MachineKind;
 use super::payload::{self, EXCEPTION_STUB_SIZE, Entry, VECTOR, port};
 use super::window::Window;
+use crate::alarm::Alarm;
 use crate::counters::{CounterPort, Reading};
 use crate::cpuid::{self, Vcpu};
 use crate::error::{Error, Result, refused};
@@ -38,6 +41,9 @@ mod layout {
 /// The most repetitions that one run can have: one time stamp each, and one more.
 pub const MAX_REPETITIONS: u64 = (layout::MEMORY - layout::SAMPLES) / 8 - 1;
 
+/// How many seconds a run may take. The longest takes well under one, also in an emulator.
+const PATIENCE: u32 = 60;
+
 /// Slots of the VM.
 const SLOT_WINDOW: u32 = 1;
 
@@ -63,18 +69,18 @@ pub struct Machine {
 
 impl Machine {
     /// Builds a VM of that kind.
-    pub fn new(host: &Host, kind: Kind) -> Result<Self> {
+    pub fn new(host: &Host, kind: MachineKind) -> Result<Self> {
         let vm = host.create_vm()?;
         let memory = memory::allocate(&[(0, layout::MEMORY)])?;
         memory::register(&vm, &memory)?;
-        if kind == Kind::Apic {
+        if kind == MachineKind::Apic {
             vm.create_irq_chip()
                 .map_err(refused("create the interrupt controllers"))?;
         }
         let vcpu = vm.create_vcpu(0).map_err(refused("create a vCPU"))?;
-        let is_hyper_v = matches!(kind, Kind::HyperV | Kind::HyperVDirect);
+        let is_hyper_v = matches!(kind, MachineKind::HyperV | MachineKind::HyperVDirect);
         set_cpuid(host, &vcpu, is_hyper_v)?;
-        if kind == Kind::HyperVDirect {
+        if kind == MachineKind::HyperVDirect {
             vcpu.enable_cap(&kvm_enable_cap {
                 cap: KVM_CAP_HYPERV_DIRECT_TLBFLUSH,
                 ..Default::default()
@@ -92,7 +98,7 @@ impl Machine {
             layout::GDT,
             Some(layout::IDT),
         );
-        if kind == Kind::Apic {
+        if kind == MachineKind::Apic {
             sregs.apic_base |= X2APIC_ENABLED;
         }
         vcpu.set_sregs(&sregs)
@@ -212,6 +218,8 @@ impl Machine {
             what,
         };
         let mut begin = None;
+        let started = Instant::now();
+        let _alarm = Alarm::after(PATIENCE)?;
         loop {
             match self.vcpu.run() {
                 Ok(VcpuExit::IoOut(port::OUT, _)) | Ok(VcpuExit::Hlt) => {}
@@ -237,7 +245,11 @@ impl Machine {
                         .unwrap_or_default();
                     return Err(failed(format!("KVM ended it with {exit} at {at:#x}")));
                 }
-                Err(errno) if errno.errno() == libc::EINTR => {}
+                Err(errno) if errno.errno() == libc::EINTR => {
+                    if started.elapsed().as_secs() >= PATIENCE.into() {
+                        return Err(failed(format!("no end after {PATIENCE} seconds")));
+                    }
+                }
                 Err(errno) => return Err(refused("run a vCPU")(errno)),
             }
         }

@@ -22,7 +22,7 @@ pub use self::operation::Operation;
 
 use self::figure::{Figure, Skipped};
 use self::machine::{Machine, Run};
-use self::operation::Machine as Kind;
+use self::operation::MachineKind;
 use self::payload::Entry;
 use self::statistics::{PerOperation, Ticks, loop_cost};
 use crate::affinity;
@@ -96,7 +96,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// The VM at hand, with what its empty loop costs.
 struct Calibrated {
-    kind: Kind,
+    kind: MachineKind,
     machine: Machine,
     empty: Run,
 }
@@ -143,14 +143,16 @@ impl Bench<'_> {
     }
 
     /// Whether KVM has what the operation needs.
-    fn check(&self, operation: Operation, kind: Kind) -> Result<()> {
+    fn check(&self, operation: Operation, kind: MachineKind) -> Result<()> {
         if operation.is_hyper_v() && self.host.offers(KVM_CAP_HYPERV_CPUID) <= 0 {
             return Err(Error::NotMeasurable {
                 operation: operation.name(),
                 why: "KVM does not offer KVM_CAP_HYPERV_CPUID: it has no Hyper-V interface".into(),
             });
         }
-        if kind == Kind::HyperVDirect && self.host.offers(KVM_CAP_HYPERV_DIRECT_TLBFLUSH) <= 0 {
+        if kind == MachineKind::HyperVDirect
+            && self.host.offers(KVM_CAP_HYPERV_DIRECT_TLBFLUSH) <= 0
+        {
             return Err(Error::NotMeasurable {
                 operation: operation.name(),
                 why: "KVM does not offer KVM_CAP_HYPERV_DIRECT_TLBFLUSH: \
@@ -162,7 +164,7 @@ impl Bench<'_> {
     }
 
     /// A VM of that kind; the one at hand when it is of that kind.
-    fn calibrated(&mut self, kind: Kind) -> Result<&mut Calibrated> {
+    fn calibrated(&mut self, kind: MachineKind) -> Result<&mut Calibrated> {
         if self
             .machine
             .as_ref()
@@ -186,7 +188,12 @@ impl Bench<'_> {
         self.machine.as_mut().ok_or(Error::NotOffered("a VM"))
     }
 
-    fn run_payload(&mut self, operation: Operation, kind: Kind, entry: Entry) -> Result<Run> {
+    fn run_payload(
+        &mut self,
+        operation: Operation,
+        kind: MachineKind,
+        entry: Entry,
+    ) -> Result<Run> {
         let Arguments {
             warm_up,
             repetitions,

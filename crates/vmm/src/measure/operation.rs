@@ -6,7 +6,7 @@ use super::payload::Entry;
 
 /// What a VM must have for an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Machine {
+pub enum MachineKind {
     /// No interrupt controller: HLT comes to user space.
     Bare,
     /// KVM's local APIC, in x2APIC mode.
@@ -83,22 +83,22 @@ impl Operation {
     }
 
     /// The VM and the payload that measure it; `None` for what L1 itself executes.
-    pub fn payload(self) -> Option<(Machine, Entry)> {
+    pub fn payload(self) -> Option<(MachineKind, Entry)> {
         Some(match self {
-            Operation::Cpuid => (Machine::Bare, Entry::Cpuid),
-            Operation::Rdmsr => (Machine::Bare, Entry::Rdmsr),
-            Operation::Wrmsr => (Machine::Bare, Entry::Wrmsr),
-            Operation::RdmsrFsBase => (Machine::Bare, Entry::RdmsrFsBase),
-            Operation::Vmcall => (Machine::Bare, Entry::Vmcall),
-            Operation::Out => (Machine::Bare, Entry::Out),
-            Operation::MmioRead => (Machine::Bare, Entry::MmioRead),
-            Operation::Hlt => (Machine::Bare, Entry::Hlt),
-            Operation::EptPresent | Operation::EptFresh => (Machine::Bare, Entry::Touch),
-            Operation::Zap => (Machine::Bare, Entry::Zap),
-            Operation::SelfIpi => (Machine::Apic, Entry::SelfIpi),
-            Operation::TscDeadline => (Machine::Apic, Entry::TscDeadline),
-            Operation::HvFlush => (Machine::HyperV, Entry::HvFlush),
-            Operation::HvFlushDirect => (Machine::HyperVDirect, Entry::HvFlush),
+            Operation::Cpuid => (MachineKind::Bare, Entry::Cpuid),
+            Operation::Rdmsr => (MachineKind::Bare, Entry::Rdmsr),
+            Operation::Wrmsr => (MachineKind::Bare, Entry::Wrmsr),
+            Operation::RdmsrFsBase => (MachineKind::Bare, Entry::RdmsrFsBase),
+            Operation::Vmcall => (MachineKind::Bare, Entry::Vmcall),
+            Operation::Out => (MachineKind::Bare, Entry::Out),
+            Operation::MmioRead => (MachineKind::Bare, Entry::MmioRead),
+            Operation::Hlt => (MachineKind::Bare, Entry::Hlt),
+            Operation::EptPresent | Operation::EptFresh => (MachineKind::Bare, Entry::Touch),
+            Operation::Zap => (MachineKind::Bare, Entry::Zap),
+            Operation::SelfIpi => (MachineKind::Apic, Entry::SelfIpi),
+            Operation::TscDeadline => (MachineKind::Apic, Entry::TscDeadline),
+            Operation::HvFlush => (MachineKind::HyperV, Entry::HvFlush),
+            Operation::HvFlushDirect => (MachineKind::HyperVDirect, Entry::HvFlush),
             Operation::L1Cpuid => return None,
         })
     }
