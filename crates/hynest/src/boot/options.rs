@@ -1,0 +1,120 @@
+//! L0's command line: `key=value` words.
+
+use hyperv::enlightenments::Set;
+
+use crate::output::Sink;
+
+/// Where console input for L1 comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// Nowhere.
+    None,
+    /// The first physical UART.
+    Com1,
+}
+
+/// What the command line asks for.
+pub struct Options {
+    /// Where the output stream goes.
+    pub output: Sink,
+    /// Where L1's console input comes from.
+    pub input: Input,
+    /// Bytes of memory for L1; as much as there is when absent.
+    pub memory: Option<u64>,
+    /// VPs; one per processor when absent.
+    pub vps: Option<usize>,
+    /// The TSC's rate; measured when absent.
+    pub tsc_hz: Option<u64>,
+    /// What L1 is offered.
+    pub enlightenments: Set,
+}
+
+/// What is wrong with the command line.
+pub enum Wrong<'a> {
+    /// A word that is no `key=value`, or an unknown key.
+    Unknown(&'a str),
+    /// A value that its key does not take.
+    Value {
+        /// The key.
+        key: &'a str,
+        /// What stands behind it.
+        value: &'a str,
+    },
+    /// A list of enlightenments that cannot be had.
+    Enlightenments(hyperv::enlightenments::ParseError<'a>),
+}
+
+impl core::fmt::Display for Wrong<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Unknown(word) => write!(
+                f,
+                "unknown option '{word}': out, in, memory, vps, tsc_hz and enlightenments are known"
+            ),
+            Self::Value { key, value } => write!(f, "option {key} does not take '{value}'"),
+            Self::Enlightenments(error) => write!(f, "option enlightenments: {error}"),
+        }
+    }
+}
+
+impl Options {
+    /// Reads a command line. GRUB puts no program name into it.
+    ///
+    /// # Errors
+    /// The first word that is wrong.
+    pub fn parse(line: &str) -> Result<Options, Wrong<'_>> {
+        let mut options = Options {
+            output: Sink::E9,
+            input: Input::None,
+            memory: None,
+            vps: None,
+            tsc_hz: None,
+            enlightenments: Set::ALL,
+        };
+        for word in line.split_ascii_whitespace() {
+            let (key, value) = word.split_once('=').ok_or(Wrong::Unknown(word))?;
+            let wrong = Wrong::Value { key, value };
+            match key {
+                "out" => {
+                    options.output = match value {
+                        "e9" => Sink::E9,
+                        "com1" => Sink::Com1,
+                        _ => return Err(wrong),
+                    }
+                }
+                "in" => {
+                    options.input = match value {
+                        "none" => Input::None,
+                        "com1" => Input::Com1,
+                        _ => return Err(wrong),
+                    }
+                }
+                "memory" => options.memory = Some(size(value).ok_or(wrong)?),
+                "vps" => {
+                    let vps = value.parse().ok().filter(|&n| n > 0);
+                    options.vps = Some(vps.ok_or(wrong)?);
+                }
+                "tsc_hz" => {
+                    let hz = value.parse().ok().filter(|&n| n > 0);
+                    options.tsc_hz = Some(hz.ok_or(wrong)?);
+                }
+                "enlightenments" => {
+                    options.enlightenments = Set::parse(value).map_err(Wrong::Enlightenments)?;
+                }
+                _ => return Err(Wrong::Unknown(word)),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// A size in bytes, or with K, M or G behind it.
+fn size(text: &str) -> Option<u64> {
+    let (digits, unit) = match text.as_bytes().last()? {
+        b'K' | b'k' => (&text[..text.len() - 1], 1 << 10),
+        b'M' | b'm' => (&text[..text.len() - 1], 1 << 20),
+        b'G' | b'g' => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}

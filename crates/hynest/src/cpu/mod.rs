@@ -1,0 +1,12 @@
+//! The physical processor as L0 uses it.
+
+pub mod apic;
+pub mod descriptor;
+pub mod idle;
+pub mod interrupt;
+pub mod msr;
+pub mod per_cpu;
+pub mod port;
+pub mod register;
+pub mod string;
+pub mod tsc;

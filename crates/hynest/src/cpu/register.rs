@@ -1,0 +1,66 @@
+//! Control registers, CPUID and XCR0 of the physical processor.
+
+use core::arch::{asm, x86_64::__cpuid_count};
+
+macro_rules! control_register {
+    ($read:ident, $write:ident, $name:literal) => {
+        /// Reads the control register.
+        #[inline]
+        pub fn $read() -> u64 {
+            let value: u64;
+            // SAFETY: reading a control register at CPL 0 has no effect.
+            unsafe { asm!(concat!("mov {}, ", $name), out(reg) value, options(nomem, nostack, preserves_flags)) }
+            value
+        }
+
+        /// Writes the control register.
+        ///
+        /// # Safety
+        /// The value is legal and keeps L0's code, data and stack mapped and usable.
+        #[inline]
+        #[allow(dead_code)]
+        pub unsafe fn $write(value: u64) {
+            // SAFETY: the caller's promise.
+            unsafe { asm!(concat!("mov ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) }
+        }
+    };
+}
+
+control_register!(cr0, set_cr0, "cr0");
+control_register!(cr2, set_cr2, "cr2");
+control_register!(cr3, set_cr3, "cr3");
+control_register!(cr4, set_cr4, "cr4");
+
+/// CPUID of a leaf and sub-leaf: EAX, EBX, ECX, EDX.
+#[inline]
+pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let r = __cpuid_count(leaf, subleaf);
+    [r.eax, r.ebx, r.ecx, r.edx]
+}
+
+/// Reads XCR0.
+///
+/// # Safety
+/// CR4.OSXSAVE is set.
+pub unsafe fn xcr0() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags));
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Writes XCR0.
+///
+/// # Safety
+/// CR4.OSXSAVE is set and the value is one the processor accepts. L0 itself uses no
+/// extended state, so any accepted value is sound for it.
+pub unsafe fn set_xcr0(value: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32,
+            options(nomem, nostack, preserves_flags));
+    }
+}

@@ -1,0 +1,246 @@
+//! What reaches L1 from outside its instructions: interrupts, NMIs, start-up messages, timers.
+
+use platform::apic::{Effect, Signals};
+use platform::counters::Counter;
+use vmx::{Field, Interruptibility, InterruptionInfo, PrimaryControls};
+
+use super::vmcs::{self, modify, read, write};
+use super::{Activity, Vp, vmcs01};
+use crate::cpu::{idle, tsc};
+
+/// RFLAGS.IF.
+const RFLAGS_IF: u64 = 1 << 9;
+
+/// How soon console input is looked for when there is any to come, in seconds' fraction.
+const POLLS_PER_SECOND: u64 = 100;
+
+impl Vp {
+    /// L1's TSC now.
+    #[inline(always)]
+    pub fn tsc_now(&self) -> u64 {
+        tsc::now().wrapping_add(self.tsc_offset)
+    }
+
+    /// Takes what others have put into the inbox. Returns whether there was anything.
+    pub fn drain_inbox(&mut self) -> bool {
+        let inbox = &self.partition.inboxes[self.index];
+        if inbox.is_empty() {
+            return false;
+        }
+        let signals = self.apic.drain(inbox);
+        self.apply(signals);
+        self.attention = true;
+        true
+    }
+
+    fn apply(&mut self, signals: Signals) {
+        if signals.nmi {
+            self.nmi_pending = true;
+        }
+        if signals.init {
+            self.receive_init();
+        }
+        if let Some(page) = signals.startup
+            && self.activity == Activity::WaitForStartup
+        {
+            self.activity = Activity::Running;
+            vmcs01::write_startup(page);
+        }
+    }
+
+    /// INIT: the VP waits for a start-up message. The bootstrap VP would begin at the reset
+    /// vector, where this platform has no firmware, so for it INIT is the end of the run.
+    fn receive_init(&mut self) {
+        if self.init_is_blocked() {
+            self.init_pending = true;
+            return;
+        }
+        self.leave_nested_operation();
+        self.apic.reset();
+        self.publish_address();
+        self.hv_reset();
+        self.nmi_pending = false;
+        self.registers = Default::default();
+        self.registers.set_rdx(self.partition.cpu_signature);
+        self.activity = Activity::WaitForStartup;
+    }
+
+    /// Tells senders what this VP's APIC now answers to.
+    pub fn publish_address(&self) {
+        self.partition.inboxes[self.index].publish(self.apic.address());
+    }
+
+    /// Does what a register write of the APIC asks for.
+    pub fn apply_effect(&mut self, effect: Effect) {
+        self.attention = true;
+        match effect {
+            Effect::None => {}
+            Effect::Ipi(message) => self.partition.send(&message, Some(self.index)),
+            Effect::Eoi(vector) => self.partition.devices().end_of_interrupt(vector),
+            Effect::Timer => self.update_deadline(),
+            Effect::Addressing => self.publish_address(),
+        }
+    }
+
+    /// Finds the next moment at which a timer of this VP is due.
+    pub fn update_deadline(&mut self) {
+        let timers = [self.apic.next_deadline_tsc(), self.hv_next_deadline()];
+        let mut deadline = match timers.into_iter().flatten().min() {
+            Some(guest) => guest.wrapping_sub(self.tsc_offset),
+            None => u64::MAX,
+        };
+        if self.index == 0 && self.partition.has_input {
+            deadline = deadline.min(tsc::now() + self.partition.tsc_hz / POLLS_PER_SECOND);
+        }
+        self.deadline = deadline;
+    }
+
+    /// Raises the interrupts of timers that are due.
+    pub fn expire_timers(&mut self) {
+        let now = self.tsc_now();
+        let _ = self.apic.expire(now);
+        self.hv_expire_timers();
+        if self.index == 0 && self.partition.has_input {
+            self.partition.poll_input();
+        }
+        self.update_deadline();
+        self.attention = true;
+    }
+
+    /// Whether something waits that L1 takes whatever it runs: what ends an idle sleep.
+    fn is_woken(&self) -> bool {
+        self.nmi_pending || self.apic.pending().is_some()
+    }
+
+    /// Sleeps until the VP has something to run for.
+    pub fn sleep_while_idle(&mut self) {
+        loop {
+            // A kick from before this point is answered by the drain below.
+            let _ = crate::cpu::per_cpu::this().take_kick();
+            self.drain_inbox();
+            if tsc::now() >= self.deadline {
+                self.expire_timers();
+            }
+            let asleep = match self.activity {
+                Activity::Running => false,
+                Activity::WaitForStartup => true,
+                Activity::Halted => !self.is_woken(),
+            };
+            if !asleep {
+                self.activity = Activity::Running;
+                return;
+            }
+            idle::sleep_until((self.deadline != u64::MAX).then_some(self.deadline));
+        }
+    }
+
+    /// Gives L1, whose VMCS is current and which is about to be entered, the event that it can
+    /// take now, and asks for a window for what it cannot.
+    pub fn deliver_to_l1(&mut self) {
+        let occupied = read(Field::ENTRY_INTERRUPTION_INFO) >> 31 & 1 != 0;
+        let blocking =
+            Interruptibility::from_bits_retain(read(Field::GUEST_INTERRUPTIBILITY) as u32);
+        let shadow = blocking.intersects(Interruptibility::STI | Interruptibility::MOV_SS);
+        let mut windows = PrimaryControls::empty();
+        let mut taken = occupied;
+
+        if self.nmi_pending {
+            if !taken && !shadow && !blocking.contains(Interruptibility::NMI) {
+                self.nmi_pending = false;
+                taken = true;
+                vmcs::write(
+                    Field::ENTRY_INTERRUPTION_INFO,
+                    u64::from(InterruptionInfo::nmi().raw()),
+                );
+            } else {
+                windows |= PrimaryControls::NMI_WINDOW_EXITING;
+            }
+        }
+        if self.apic.pending().is_some() {
+            let enabled = read(Field::GUEST_RFLAGS) & RFLAGS_IF != 0;
+            if !taken && !shadow && enabled {
+                if let Some(vector) = self.apic.acknowledge() {
+                    self.count(Counter::Interrupts);
+                    write(
+                        Field::ENTRY_INTERRUPTION_INFO,
+                        u64::from(InterruptionInfo::external_interrupt(vector).raw()),
+                    );
+                }
+            }
+            if self.apic.pending().is_some() {
+                windows |= PrimaryControls::INTERRUPT_WINDOW_EXITING;
+            }
+        }
+        if windows != self.windows {
+            self.windows = windows;
+            let both =
+                PrimaryControls::INTERRUPT_WINDOW_EXITING | PrimaryControls::NMI_WINDOW_EXITING;
+            modify(
+                Field::PRIMARY_CONTROLS,
+                u64::from(windows.bits()),
+                u64::from((both & !windows).bits()),
+            );
+        }
+    }
+
+    /// Makes L1 take an exception instead of finishing its instruction.
+    pub fn inject_exception(&mut self, vector: u8, error_code: Option<u32>) {
+        let mut info = InterruptionInfo::exception(vector);
+        // In real mode exceptions push no error code.
+        if let Some(code) = error_code
+            && read(Field::GUEST_CR0) & 1 != 0
+        {
+            info = info.with_error_code();
+            write(Field::ENTRY_EXCEPTION_ERROR_CODE, u64::from(code));
+        }
+        write(Field::ENTRY_INTERRUPTION_INFO, u64::from(info.raw()));
+    }
+
+    /// #GP(0).
+    pub fn inject_gp(&mut self) {
+        self.inject_exception(13, Some(0));
+    }
+
+    /// #UD.
+    pub fn inject_ud(&mut self) {
+        self.inject_exception(6, None);
+    }
+
+    /// #PF, with CR2 as L1 will read it.
+    pub fn inject_page_fault(&mut self, fault: super::paging::PageFault) {
+        // SAFETY: CR2 is L1's: L0's own code takes no page faults, and VMX does not switch it.
+        unsafe { crate::cpu::register::set_cr2(fault.address.raw()) };
+        self.inject_exception(14, Some(fault.error));
+    }
+
+    /// Puts an event whose delivery the exit interrupted back, for the next entry.
+    pub fn reinject_interrupted_event(&mut self) {
+        let info = InterruptionInfo::from_raw(read(Field::IDT_VECTORING_INFO) as u32);
+        if !info.is_valid() {
+            return;
+        }
+        write(
+            Field::ENTRY_INTERRUPTION_INFO,
+            u64::from(info.raw()) & !(1 << 12),
+        );
+        if info.has_error_code() {
+            write(
+                Field::ENTRY_EXCEPTION_ERROR_CODE,
+                read(Field::IDT_VECTORING_ERROR_CODE),
+            );
+        }
+        if info.event_type().is_software() {
+            write(
+                Field::ENTRY_INSTRUCTION_LENGTH,
+                read(Field::EXIT_INSTRUCTION_LENGTH),
+            );
+        }
+        if info.is_nmi() {
+            modify(
+                Field::GUEST_INTERRUPTIBILITY,
+                0,
+                u64::from(Interruptibility::NMI.bits()),
+            );
+        }
+    }
+}

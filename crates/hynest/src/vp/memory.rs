@@ -1,0 +1,130 @@
+//! L1's memory as L0 sees it.
+//!
+//! One contiguous range of the machine, at Gpa1 0. L1's processors change it at any moment, so
+//! there are no references into it: words are copied out and in by volatile accesses, and code
+//! that decides on a value decides on its copy.
+
+use addr::{Gpa1, PAGE_SIZE, Spa};
+
+use crate::memory::pointer;
+
+/// The partition's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct L1Memory {
+    base: Spa,
+    size: u64,
+}
+
+macro_rules! word {
+    ($read:ident, $write:ident, $type:ty) => {
+        /// Reads a naturally aligned word; `None` outside of the memory or unaligned.
+        #[inline]
+        pub fn $read(&self, address: Gpa1) -> Option<$type> {
+            let from = self.check(
+                address,
+                size_of::<$type>() as u64,
+                align_of::<$type>() as u64,
+            )?;
+            // SAFETY: in L1's memory, aligned, mapped for good; volatile because L1 may write
+            // at the same time, which is a race only for L1.
+            Some(unsafe { pointer::<$type>(from).read_volatile() })
+        }
+
+        /// Writes a naturally aligned word; `None` outside of the memory or unaligned.
+        #[inline]
+        pub fn $write(&self, address: Gpa1, value: $type) -> Option<()> {
+            let to = self.check(
+                address,
+                size_of::<$type>() as u64,
+                align_of::<$type>() as u64,
+            )?;
+            // SAFETY: as for the read.
+            unsafe { pointer::<$type>(to).write_volatile(value) };
+            Some(())
+        }
+    };
+}
+
+impl L1Memory {
+    /// The memory of `size` bytes at `base`.
+    ///
+    /// # Safety
+    /// The range is ordinary memory that belongs to the partition alone.
+    pub unsafe fn new(base: Spa, size: u64) -> Self {
+        Self { base, size }
+    }
+
+    /// Bytes of it.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Where it begins in the machine.
+    pub fn base(&self) -> Spa {
+        self.base
+    }
+
+    /// The system address of an L1 address; `None` outside of the memory.
+    #[inline]
+    pub fn translate(&self, address: Gpa1) -> Option<Spa> {
+        self.check(address, 1, 1)
+    }
+
+    /// Whether the whole 4 KiB page of the address is memory.
+    #[inline]
+    pub fn has_page(&self, address: Gpa1) -> bool {
+        self.check(address.page(), PAGE_SIZE, 1).is_some()
+    }
+
+    #[inline]
+    fn check(&self, address: Gpa1, bytes: u64, align: u64) -> Option<Spa> {
+        let raw = address.raw();
+        if raw & (align - 1) != 0 || raw > self.size || self.size - raw < bytes {
+            return None;
+        }
+        Some(Spa::new(self.base.raw() + raw))
+    }
+
+    word!(read_u16, write_u16, u16);
+    word!(read_u32, write_u32, u32);
+    word!(read_u64, write_u64, u64);
+
+    /// Copies bytes out; `false`, with nothing copied, when part of them is not memory.
+    pub fn read(&self, address: Gpa1, to: &mut [u8]) -> bool {
+        let Some(from) = self.check(address, to.len() as u64, 1) else {
+            return false;
+        };
+        let from = pointer::<u8>(from);
+        for (i, byte) in to.iter_mut().enumerate() {
+            // SAFETY: within the checked range; volatile as for words.
+            *byte = unsafe { from.add(i).read_volatile() };
+        }
+        true
+    }
+
+    /// Copies bytes in; `false`, with nothing copied, when part of them is not memory.
+    pub fn write(&self, address: Gpa1, from: &[u8]) -> bool {
+        let Some(to) = self.check(address, from.len() as u64, 1) else {
+            return false;
+        };
+        let to = pointer::<u8>(to);
+        for (i, byte) in from.iter().enumerate() {
+            // SAFETY: within the checked range; volatile as for words.
+            unsafe { to.add(i).write_volatile(*byte) };
+        }
+        true
+    }
+
+    /// Copies bytes in before L1 runs, as fast as it goes.
+    pub fn load(&self, address: Gpa1, from: &[u8]) -> bool {
+        let Some(to) = self.check(address, from.len() as u64, 1) else {
+            return false;
+        };
+        // SAFETY: within the checked range; no VP runs yet, and `from` lies in L0's memory or in
+        // a module, neither of which is L1's.
+        unsafe {
+            pointer::<u8>(to).copy_from_nonoverlapping(from.as_ptr(), from.len());
+        }
+        true
+    }
+}

@@ -1,0 +1,114 @@
+//! L1's device pages: the local APIC in xAPIC mode and the IOAPIC.
+
+use addr::{Gpa1, Gva};
+use platform::apic::Mode;
+use platform::layout::{APIC_BASE, IOAPIC_BASE};
+use platform::mmio::{self, CodeSize, DecodeError, Operation};
+use vmx::{AccessRights, Field};
+
+use super::Vp;
+use super::paging::{PageFault, Paging};
+use super::vmcs::read;
+
+/// EFER.LMA.
+const EFER_LMA: u64 = 1 << 10;
+/// CR0.PE.
+const CR0_PE: u64 = 1;
+
+impl Vp {
+    /// An EPT violation of L1: an access to a device page, or to nothing.
+    pub fn mmio_exit(&mut self) {
+        let address = Gpa1::new(read(Field::GUEST_PHYSICAL_ADDRESS));
+        // An event whose delivery led here (a stack in a device page) is delivered again; it will
+        // not get further, but that is L1's doing.
+        self.reinject_interrupted_event();
+        let mut bytes = [0; mmio::MAX_LENGTH];
+        let instruction = match self.fetch(&mut bytes) {
+            Ok(available) => mmio::decode(available, self.code_size()),
+            Err(fault) => return self.inject_page_fault(fault),
+        };
+        let instruction = match instruction {
+            Ok(instruction) => instruction,
+            Err(DecodeError::TooLong) => return self.inject_gp(),
+            Err(error) => {
+                crate::log!(
+                    "VP {}: {error:?} at {:#x} accesses {address}, where L1 has no memory: #GP",
+                    self.index,
+                    read(Field::GUEST_RIP)
+                );
+                return self.inject_gp();
+            }
+        };
+        match instruction.operation {
+            Operation::Load { register, .. } => {
+                let data = self.device_load(address, instruction.size);
+                let old = self.gpr(register.number);
+                let value = instruction.operation.loaded(instruction.size, data, old);
+                self.set_gpr(register.number, value);
+            }
+            Operation::Store(register) => {
+                let value = register.stored(instruction.size, self.gpr(register.number));
+                self.device_store(address, instruction.size, value);
+            }
+            Operation::StoreImmediate(value) => {
+                self.device_store(address, instruction.size, value);
+            }
+        }
+        self.advance_by(u64::from(instruction.length));
+    }
+
+    fn code_size(&self) -> CodeSize {
+        let rights = AccessRights::from_raw(read(Field::GUEST_CS_ACCESS_RIGHTS) as u32);
+        let protected = read(Field::GUEST_CR0) & CR0_PE != 0;
+        if protected && rights.is_long() && read(Field::GUEST_EFER) & EFER_LMA != 0 {
+            CodeSize::Bits64
+        } else if protected && rights.is_default_big() {
+            CodeSize::Bits32
+        } else {
+            CodeSize::Bits16
+        }
+    }
+
+    /// Reads the bytes at RIP: as many as the page of the last one allows.
+    fn fetch<'a>(&self, bytes: &'a mut [u8; mmio::MAX_LENGTH]) -> Result<&'a [u8], PageFault> {
+        let rip = read(Field::GUEST_RIP);
+        let base = if self.code_size() == CodeSize::Bits64 {
+            0
+        } else {
+            read(Field::GUEST_CS_BASE)
+        };
+        let at = Gva::new(base.wrapping_add(rip));
+        let paging = Paging::current();
+        let memory = &self.partition.memory;
+        if paging.read(memory, at, bytes).is_ok() {
+            return Ok(bytes);
+        }
+        // The instruction may end before a page that is not there.
+        let first = (4096 - at.page_offset() as usize).min(bytes.len());
+        paging.read(memory, at, &mut bytes[..first])?;
+        Ok(&bytes[..first])
+    }
+
+    fn device_load(&mut self, address: Gpa1, size: u8) -> u64 {
+        let offset = address.page_offset() as u16;
+        if address.page() == APIC_BASE && self.apic.mode() == Mode::XApic {
+            let now = self.tsc_now();
+            u64::from(self.apic.read_page(offset, size, now))
+        } else if address.page() == IOAPIC_BASE {
+            u64::from(self.partition.devices().ioapic_read(offset))
+        } else {
+            u64::MAX
+        }
+    }
+
+    fn device_store(&mut self, address: Gpa1, size: u8, value: u64) {
+        let offset = address.page_offset() as u16;
+        if address.page() == APIC_BASE && self.apic.mode() == Mode::XApic {
+            let now = self.tsc_now();
+            let effect = self.apic.write_page(offset, size, value as u32, now);
+            self.apply_effect(effect);
+        } else if address.page() == IOAPIC_BASE {
+            self.partition.devices().ioapic_write(offset, value as u32);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A partition's virtual processors: one on each physical processor, for good.
+
+mod control_register;
+mod cpuid;
+mod entry;
+mod events;
+mod exits;
+mod hardware;
+mod hyperv;
+mod io;
+mod loader;
+mod memory;
+mod mmio;
+mod msr;
+mod nested;
+mod paging;
+mod partition;
+mod report;
+mod start;
+mod string_io;
+mod vmcs;
+mod vmcs01;
+
+use addr::Spa;
+use platform::apic::LocalApic;
+use platform::counters::Counter;
+use vmx::{Field, PrimaryControls};
+
+pub use report::{log_vmcs, report_counters};
+pub use start::{create_partition, run};
+
+use partition::Partition;
+
+/// The guest's general registers, in the numbering of instruction encodings.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Registers([u64; 16]);
+
+impl Registers {
+    const RAX: usize = 0;
+    const RCX: usize = 1;
+    const RDX: usize = 2;
+    const RBX: usize = 3;
+    /// RSP's number; its value is kept in the VMCS.
+    const RSP: usize = 4;
+
+    /// EDX:EAX.
+    #[inline]
+    pub fn edx_eax(&self) -> u64 {
+        self.0[Self::RDX] << 32 | self.0[Self::RAX] & 0xFFFF_FFFF
+    }
+
+    /// Sets EDX:EAX, clearing the upper halves as 32-bit results do.
+    #[inline]
+    pub fn set_edx_eax(&mut self, value: u64) {
+        self.0[Self::RAX] = value & 0xFFFF_FFFF;
+        self.0[Self::RDX] = value >> 32;
+    }
+
+    /// Sets RBX: the PVH start info.
+    pub fn set_rbx(&mut self, value: u64) {
+        self.0[Self::RBX] = value;
+    }
+
+    /// Sets RDX: the processor's signature after INIT.
+    pub fn set_rdx(&mut self, value: u64) {
+        self.0[Self::RDX] = value;
+    }
+}
+
+/// What a VP does when it does not execute instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Activity {
+    /// It executes them.
+    Running,
+    /// It has executed HLT.
+    Halted,
+    /// It waits for a start-up message, as all but the first do at first and after INIT.
+    WaitForStartup,
+}
+
+/// A virtual processor. Its physical processor owns it; others reach it by its inbox alone.
+///
+/// The registers come first: the entry code addresses them by fixed offsets.
+#[repr(C)]
+pub struct Vp {
+    registers: Registers,
+    /// VP index, and number of the physical processor.
+    index: usize,
+    partition: &'static Partition,
+    /// VMCS 01.
+    vmcs01: Spa,
+    /// Whether VMCS 01 has been launched since it was cleared.
+    launched01: bool,
+    /// Whether something may have changed what L1 is to be given before its next entry.
+    attention: bool,
+    activity: Activity,
+    nmi_pending: bool,
+    /// INIT came while VMX operation blocks it.
+    init_pending: bool,
+    /// The windows that VMCS 01 asks for.
+    windows: PrimaryControls,
+    /// When the next timer is due, in the processor's TSC; `u64::MAX` when none is.
+    deadline: u64,
+    /// L1's TSC less the processor's.
+    tsc_offset: u64,
+    apic: LocalApic,
+    hyperv: ::hyperv::Vp,
+    msrs: platform::msr::MsrState,
+    nested: nested::NestedVp,
+    counters: [u64; Counter::ALL.len()],
+    /// The counter that L1 latched by the counter port, with which half comes next.
+    latched: io::Latched,
+}
+
+impl Vp {
+    /// Counts one.
+    #[inline(always)]
+    pub fn count(&mut self, counter: Counter) {
+        self.counters[counter as usize] += 1;
+    }
+
+    /// A general register of L1, whose VMCS is current.
+    #[inline]
+    pub fn gpr(&self, number: u8) -> u64 {
+        let number = usize::from(number & 15);
+        if number == Registers::RSP {
+            vmcs::read(Field::GUEST_RSP)
+        } else {
+            self.registers.0[number]
+        }
+    }
+
+    /// Sets a general register of the guest whose VMCS is current.
+    #[inline]
+    pub fn set_gpr(&mut self, number: u8, value: u64) {
+        let number = usize::from(number & 15);
+        if number == Registers::RSP {
+            vmcs::write(Field::GUEST_RSP, value);
+        } else {
+            self.registers.0[number] = value;
+        }
+    }
+
+    /// Moves the guest whose VMCS is current past the instruction that exited.
+    #[inline]
+    pub fn advance(&mut self) {
+        self.advance_by(vmcs::read(Field::EXIT_INSTRUCTION_LENGTH));
+    }
+
+    /// Moves it on by `bytes`, where the exit does not tell the instruction's length.
+    #[inline]
+    pub fn advance_by(&mut self, bytes: u64) {
+        let rip = vmcs::read(Field::GUEST_RIP);
+        vmcs::write(Field::GUEST_RIP, rip.wrapping_add(bytes));
+        // STI and MOV SS block for one instruction, which has now been executed.
+        let blocking = vmcs::read(Field::GUEST_INTERRUPTIBILITY);
+        if blocking & 3 != 0 {
+            vmcs::write(Field::GUEST_INTERRUPTIBILITY, blocking & !3);
+        }
+    }
+}

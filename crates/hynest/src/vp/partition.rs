@@ -1,0 +1,231 @@
+//! A partition: what its VPs share.
+
+use alloc::boxed::Box;
+
+use addr::Spa;
+use platform::apic::{self, Inbox};
+use platform::interrupt::Message;
+use platform::ioapic::Ioapic;
+use platform::ports::{COM1_PIN, COM2_PIN};
+use platform::uart::Uart;
+use spin::{Mutex, MutexGuard};
+use vmx::Capabilities;
+use vmx::ept::Eptp;
+
+use super::memory::L1Memory;
+use super::vmcs01::Controls;
+use crate::cpu::per_cpu;
+use crate::cpu::port::inb;
+use crate::output::{self, Channel};
+
+/// What the VPs of a partition share. Built before they run; what changes later is behind
+/// locks or atomic, and none of it lies on the way of an L2 exit.
+pub struct Partition {
+    /// L1's memory.
+    pub memory: L1Memory,
+    /// Where each VP is reached.
+    pub inboxes: Box<[Inbox]>,
+    /// The Hv#1 server's shared state.
+    pub hyperv: hyperv::Partition,
+    /// What L1 sees of CPUID.
+    pub cpuid: platform::cpuid::CpuidPolicy,
+    /// Which MSRs L1 has.
+    pub msrs: platform::msr::MsrPolicy,
+    /// The CR4 bits that exist for L1.
+    pub cr4_offered: u64,
+    /// CPUID.1.EAX, which INIT leaves in EDX.
+    pub cpu_signature: u64,
+    /// What the hardware can do.
+    pub capabilities: Capabilities,
+    /// What L1 is told it can do.
+    pub offered: Capabilities,
+    /// The controls that L1 runs with.
+    pub controls: Controls,
+    /// EPT 01.
+    pub eptp01: Eptp,
+    /// L0's MSR bitmap for L1.
+    pub msr_bitmap: Spa,
+    /// The shadow tables of L1's EPTs.
+    pub shadows: Mutex<super::nested::Shadows>,
+    /// The TSC's rate.
+    pub tsc_hz: u64,
+    /// What is added to the processors' TSC to give the partition's.
+    pub tsc_offset: u64,
+    /// How L1's first VP begins.
+    pub entry: platform::boot::EntryState,
+    /// How the APIC timers count.
+    pub clock: platform::apic::TimerClock,
+    /// Whether console input comes by the physical UART.
+    pub has_input: bool,
+    /// The preemption timer counts once in 2^this TSC ticks.
+    pub preemption_shift: u32,
+    devices: Mutex<Devices>,
+}
+
+/// The devices that VPs share.
+pub struct Devices {
+    ioapic: Ioapic,
+    uarts: [Uart; 2],
+}
+
+impl Devices {
+    /// As after reset.
+    pub const fn new() -> Self {
+        Self {
+            ioapic: Ioapic::new(),
+            uarts: [const { Uart::new() }; 2],
+        }
+    }
+}
+
+/// The devices while they are held, with the way their interrupts take.
+pub struct DevicesGuard<'a> {
+    partition: &'a Partition,
+    devices: MutexGuard<'a, Devices>,
+}
+
+impl Partition {
+    /// Wraps the devices for a partition.
+    pub const fn devices_cell() -> Mutex<Devices> {
+        Mutex::new(Devices::new())
+    }
+
+    /// The devices, held.
+    pub fn devices(&self) -> DevicesGuard<'_> {
+        DevicesGuard {
+            partition: self,
+            devices: self.devices.lock(),
+        }
+    }
+
+    /// The CR4 bits that L1 may not change without L0.
+    pub fn cr4_mask(&self) -> u64 {
+        super::vmcs01::CR4_OWNED | !self.cr4_offered
+    }
+
+    /// Delivers an interrupt message.
+    pub fn send(&self, message: &Message, sender: Option<usize>) {
+        apic::send(message, sender, &self.inboxes, |index| {
+            per_cpu::cpu(index).kick();
+        });
+    }
+
+    /// What the preemption timer is to be set to, to expire `ticks` TSC ticks from now.
+    #[inline(always)]
+    pub fn preemption_value(&self, ticks: u64) -> u64 {
+        // Rounded up: a timer is never early. A later deadline takes several runs.
+        let round = (1u64 << self.preemption_shift) - 1;
+        (ticks.saturating_add(round) >> self.preemption_shift).min(0xFFFF_FFFF)
+    }
+
+    /// Hands what has been typed to the console UART.
+    pub fn poll_input(&self) {
+        const LINE_STATUS: u16 = 0x3FD;
+        let mut devices = self.devices();
+        // SAFETY: the first physical UART is L0's; reading it takes the byte it holds.
+        while devices.devices.uarts[0].room() > 0 && unsafe { inb(LINE_STATUS) } & 1 != 0 {
+            // SAFETY: as above.
+            let byte = unsafe { inb(0x3F8) };
+            devices.devices.uarts[0].receive(byte);
+        }
+        devices.update_line(0);
+    }
+
+    /// Puts a partition together.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            memory: parts.memory,
+            inboxes: parts.inboxes,
+            hyperv: parts.hyperv,
+            cpuid: parts.cpuid,
+            msrs: parts.msrs,
+            cr4_offered: parts.cr4_offered,
+            cpu_signature: parts.cpu_signature,
+            preemption_shift: (parts.capabilities.misc & 31) as u32,
+            capabilities: parts.capabilities,
+            offered: parts.offered,
+            controls: parts.controls,
+            eptp01: parts.eptp01,
+            msr_bitmap: parts.msr_bitmap,
+            shadows: Mutex::new(parts.shadows),
+            tsc_hz: parts.tsc_hz,
+            tsc_offset: parts.tsc_offset,
+            entry: parts.entry,
+            clock: parts.clock,
+            has_input: parts.has_input,
+            devices: Self::devices_cell(),
+        }
+    }
+}
+
+/// What a [`Partition`] is put together from; its fields are documented there.
+#[allow(missing_docs)]
+pub struct Parts {
+    pub memory: L1Memory,
+    pub inboxes: Box<[Inbox]>,
+    pub hyperv: hyperv::Partition,
+    pub cpuid: platform::cpuid::CpuidPolicy,
+    pub msrs: platform::msr::MsrPolicy,
+    pub cr4_offered: u64,
+    pub cpu_signature: u64,
+    pub capabilities: Capabilities,
+    pub offered: Capabilities,
+    pub controls: Controls,
+    pub eptp01: Eptp,
+    pub msr_bitmap: Spa,
+    pub shadows: super::nested::Shadows,
+    pub tsc_hz: u64,
+    /// What is added to the processors' TSC to give the partition's.
+    pub tsc_offset: u64,
+    pub has_input: bool,
+    pub entry: platform::boot::EntryState,
+    pub clock: platform::apic::TimerClock,
+}
+
+impl DevicesGuard<'_> {
+    /// A load from a UART's register.
+    pub fn uart_read(&mut self, number: usize, register: u8) -> u8 {
+        let value = self.devices.uarts[number].read(register);
+        self.update_line(number);
+        value
+    }
+
+    /// A store to a UART's register.
+    pub fn uart_write(&mut self, number: usize, register: u8, value: u8) {
+        if let Some(byte) = self.devices.uarts[number].write(register, value) {
+            let channel = [Channel::Console, Channel::Data][number];
+            output::put(channel, byte);
+        }
+        self.update_line(number);
+    }
+
+    /// A load from the IOAPIC.
+    pub fn ioapic_read(&self, offset: u16) -> u32 {
+        self.devices.ioapic.read(offset)
+    }
+
+    /// A store to the IOAPIC.
+    pub fn ioapic_write(&mut self, offset: u16, value: u32) {
+        let partition = self.partition;
+        self.devices
+            .ioapic
+            .write(offset, value, |message| partition.send(&message, None));
+    }
+
+    /// A level-triggered interrupt has ended at a local APIC.
+    pub fn end_of_interrupt(&mut self, vector: u8) {
+        let partition = self.partition;
+        self.devices
+            .ioapic
+            .end_of_interrupt(vector, |message| partition.send(&message, None));
+    }
+
+    fn update_line(&mut self, number: usize) {
+        let pin = [COM1_PIN, COM2_PIN][number];
+        let asserted = self.devices.uarts[number].interrupt();
+        let partition = self.partition;
+        self.devices
+            .ioapic
+            .set_line(pin, asserted, |message| partition.send(&message, None));
+    }
+}

@@ -1,0 +1,29 @@
+//! The current VMCS, as safe reads and writes.
+//!
+//! A processor that runs a VP is in VMX root operation with a current VMCS from the VP's
+//! creation on, which is what makes these sound; nothing here is called before that.
+
+use vmx::{Field, instructions};
+
+/// Reads a field of the current VMCS.
+#[inline(always)]
+pub fn read(field: Field) -> u64 {
+    // SAFETY: see the module.
+    unsafe { instructions::vmread(field) }
+}
+
+/// Writes a field of the current VMCS.
+///
+/// Host state and structure addresses are written by `vmcs01` and `vmcs02` set-up alone.
+#[inline(always)]
+pub fn write(field: Field, value: u64) {
+    // SAFETY: see the module; what guests decide about these values passes the entry checks,
+    // and L0's own fields are written only where they are set up.
+    unsafe { instructions::vmwrite(field, value) }
+}
+
+/// Sets and clears bits of a field.
+#[inline]
+pub fn modify(field: Field, set: u64, clear: u64) {
+    write(field, (read(field) | set) & !clear);
+}
