@@ -69,10 +69,11 @@ fn name(text: &str) -> std::result::Result<String, String> {
 }
 
 /// What every guest of this machine is told: where its console is, how it ends,
-/// and which devices it need not look for.
+/// and which devices it need not look for. `rodata=off` leaves out the walk over
+/// all page tables that proves W^X: a fifth of the boot.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1 acpi=off pci=off no_timer_check \
     io_delay=none i8042.noaux i8042.nokbd i8042.nopnp 8250.nr_uarts=1 \
-    cryptomgr.notests random.trust_cpu=on";
+    cryptomgr.notests random.trust_cpu=on rodata=off";
 
 impl Arguments {
     fn whole_cmdline(&self) -> String {

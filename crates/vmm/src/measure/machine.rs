@@ -279,9 +279,9 @@ fn set_cpuid(host: &Host, vcpu: &VcpuFd, is_hyper_v: bool) -> Result<()> {
 /// Writes tables, code and hypercall input into the guest's memory.
 fn write_memory(memory: &GuestMemoryMmap) -> Result<()> {
     let mut hypercall = vec![0u64; 3];
-    // HV_FLUSH_ALL_VIRTUAL_ADDRESS_SPACES, on processor 0.
-    hypercall[1] = 1 << 1;
-    hypercall[2] = 1;
+    // HV_FLUSH_ALL_PROCESSORS and HV_FLUSH_ALL_VIRTUAL_ADDRESS_SPACES; the mask of
+    // processors after the flags stays empty.
+    hypercall[1] = 1 << 0 | 1 << 1;
     memory::write_words(memory, layout::GDT, &long_mode::GDT)?;
     memory::write_words(memory, layout::IDT, &interrupt_table())?;
     memory::write_words(memory, layout::HYPERCALL_INPUT, &hypercall)?;
