@@ -1,0 +1,165 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit;
+use crate::scenario::{Scenario, Size};
+
+/// The lab of hynest: boots it with a Linux as L1 and guests of that Linux's KVM as L2, shows and measures.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo hynest",
+    bin_name = "cargo hynest",
+    version,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot hynest, L1 on it and L2s on that; show their consoles and what things cost
+    #[command(after_help = format!("{RUN_EXAMPLES}\n\n{}", exit::HELP))]
+    Run(Box<Run>),
+    /// Run all tests: on the host, of the image, in the machine
+    #[command(after_help = TEST_HELP)]
+    Test(Test),
+    /// Remove what runs have left under target/hynest
+    #[command(after_help = CLEAN_HELP)]
+    Clean(Clean),
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  cargo hynest run                                  the default: measure, an L2 Linux, measure again plainly
+  cargo hynest run --do linux --cpus 2              two processors, one L2 Linux
+  cargo hynest run --interactive                    a shell in L1; Ctrl-A X ends it
+  cargo hynest run --no-enlightenments              L1 sees no Hv#1 interface
+  cargo hynest run --kernel bzImage --cmdline 'console=ttyS0 quiet'
+  cargo hynest run --json > summary.json            the summary for programs";
+
+const TEST_HELP: &str = "\
+Examples:
+  cargo hynest test                 everything
+  cargo hynest test --only host     what needs no emulator
+  cargo hynest test --only system   the runs of whole systems
+  cargo hynest test --filter panic  those whose name has 'panic' in it
+
+The last line is 'N passed, N failed'; the exit status is 0 only if none failed.";
+
+const CLEAN_HELP: &str = "\
+Examples:
+  cargo hynest clean        what was built, and leftovers of killed runs
+  cargo hynest clean --all  the downloaded kernel, too: the next run takes Debian's newest";
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// L1's kernel: a bzImage or a vmlinux [default: Debian's own, downloaded]
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
+    /// L1's initramfs [default: busybox, KVM's modules and hynest's vmm]
+    #[arg(long, value_name = "PATH")]
+    initrd: Option<PathBuf>,
+    /// L1's kernel command line, in place of the default one
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// L1's memory, such as 512M or 1G [default: 768M]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Processors; L1 gets one VP for each [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    /// Offer L1 these alone: names with commas between, or all [default: all]
+    #[arg(long, value_name = "LIST", conflicts_with = "no_enlightenments")]
+    enlightenments: Option<String>,
+    /// Offer L1 no enlightenment at all
+    #[arg(long)]
+    no_enlightenments: bool,
+    /// What L1's init does: measure, plain, linux, linux-smp, linux-pair, shell, panic, ... [default: measure,linux,plain]
+    #[arg(
+        long = "do",
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with = "interactive"
+    )]
+    run: Option<Vec<String>>,
+    /// A shell in L1, keys both ways; Ctrl-A X ends it
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// A TOML file with what the options above say; an option goes before the file's word
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
+    /// Boot this image of hynest [default: this workspace's, built afresh]
+    #[arg(long, value_name = "PATH")]
+    image: Option<PathBuf>,
+    /// The emulator's processor model [default: corei7_skylake_x]
+    #[arg(long, value_name = "NAME")]
+    cpu_model: Option<String>,
+    /// End the run after this time
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// End the run after this time without output [default: 120; none with --interactive]
+    #[arg(long, value_name = "SECONDS")]
+    watchdog: Option<u64>,
+    /// Write the summary as JSON to standard output, and the consoles nowhere but to --log
+    #[arg(long, conflicts_with = "interactive")]
+    pub json: bool,
+    /// Write all consoles and reports to this file, too
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+}
+
+impl Run {
+    /// The scenario that the options and their file describe.
+    pub fn scenario(&self) -> Result<Scenario> {
+        let file = match &self.scenario {
+            Some(path) => Scenario::read(path)?,
+            None => Scenario::default(),
+        };
+        let flags = Scenario {
+            kernel: self.kernel.clone(),
+            initrd: self.initrd.clone(),
+            cmdline: self.cmdline.clone(),
+            memory: self.memory,
+            cpus: self.cpus,
+            enlightenments: match self.no_enlightenments {
+                true => Some("none".to_owned()),
+                false => self.enlightenments.clone(),
+            },
+            run: match self.interactive {
+                true => Some(vec!["shell".to_owned()]),
+                false => self.run.clone(),
+            },
+            image: self.image.clone(),
+            cpu_model: self.cpu_model.clone(),
+            timeout: self.timeout,
+            watchdog: self.watchdog,
+        };
+        Ok(file.overridden_by(flags))
+    }
+}
+
+/// Options of `test`.
+#[derive(Args, Debug)]
+pub struct Test {
+    /// One kind of test alone
+    #[arg(long, value_name = "KIND")]
+    pub only: Option<crate::test::Kind>,
+    /// Only tests whose name contains this text (of the image's and the machine's tests)
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+}
+
+/// Options of `clean`.
+#[derive(Args, Debug)]
+pub struct Clean {
+    /// The cache of downloads, too
+    #[arg(long)]
+    pub all: bool,
+}

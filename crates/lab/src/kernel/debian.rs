@@ -1,0 +1,180 @@
+//! Debian's own kernel: downloaded by apt, opened into the cache, never installed.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths::{self, Paths};
+use crate::{deps, progress};
+
+/// What the lab takes out of Debian's kernel package.
+#[derive(Clone, Debug)]
+pub struct DebianKernel {
+    /// The package's folder in the cache.
+    dir: PathBuf,
+}
+
+/// The package that always depends on Debian's current kernel.
+const META_PACKAGE: &str = "linux-image-amd64";
+
+/// The modules L1 loads, in an order in which each finds what it needs.
+pub const MODULES: [&str; 4] = ["irqbypass", "kvm", "kvm-intel", "msr"];
+
+/// Written last, so that a folder with it is complete.
+const COMPLETE: &str = "complete";
+
+impl DebianKernel {
+    /// The kernel, from the cache, or else downloaded.
+    ///
+    /// The cache is not checked against the mirror: a run must not need the network, nor change by itself. `cargo
+    /// hynest clean --all` makes the next run take the newest.
+    pub fn get(paths: &Paths) -> Result<Self> {
+        let base = folder(paths);
+        if let Some(found) = Self::cached(paths) {
+            return Ok(found);
+        }
+        paths::create_dir(&base)?;
+        let package = match dependency()? {
+            Some(package) => package,
+            None => {
+                deps::update_lists()?;
+                dependency()?.with_context(|| {
+                    format!("apt knows no package {META_PACKAGE}; is this Debian 12?")
+                })?
+            }
+        };
+        let download = tempfile::Builder::new()
+            .prefix("download-")
+            .tempdir_in(&base);
+        let download =
+            download.with_context(|| format!("cannot create a folder in {}", base.display()))?;
+        let mut archive = fetch(&package, download.path())?;
+        if archive.is_none() {
+            // The mirror may have replaced the version that old lists name.
+            deps::update_lists()?;
+            archive = fetch(&package, download.path())?;
+        }
+        let Some(archive) = archive else {
+            bail!("apt-get could not download {package}; is there a network?")
+        };
+        let content = download.path().join("content");
+        progress::step(&format!("opening {package}"), || open(&archive, &content))?;
+        let dir = base.join(&package);
+        std::fs::rename(&content, &dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(Self { dir })
+    }
+
+    /// The newest complete folder in the cache.
+    pub fn cached(paths: &Paths) -> Option<Self> {
+        let mut dirs: Vec<_> = std::fs::read_dir(folder(paths))
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        dirs.retain(|dir| dir.join(COMPLETE).exists());
+        dirs.sort();
+        dirs.pop().map(|dir| Self { dir })
+    }
+
+    /// The kernel's version, which its modules want to find.
+    pub fn version(&self) -> Option<&str> {
+        self.dir.file_name()?.to_str()?.strip_prefix("linux-image-")
+    }
+
+    /// The bzImage.
+    pub fn image(&self) -> PathBuf {
+        self.dir.join("vmlinuz")
+    }
+
+    /// A module of [`MODULES`].
+    pub fn module(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.ko"))
+    }
+}
+
+fn folder(paths: &Paths) -> PathBuf {
+    paths.cache().join("debian-kernel")
+}
+
+/// The package that [`META_PACKAGE`] depends on at present, or `None` when apt has no lists.
+fn dependency() -> Result<Option<String>> {
+    let output = Command::new("apt-cache")
+        .args(["depends", META_PACKAGE])
+        .stderr(Stdio::null())
+        .output();
+    let output = output.context("cannot start apt-cache (is this a Debian system?)")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let names = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "));
+    Ok(names
+        .map(str::to_owned)
+        .find(|name| name.starts_with("linux-image-")))
+}
+
+/// Downloads `package` into `dir`; `None` when apt-get could not.
+fn fetch(package: &str, dir: &Path) -> Result<Option<PathBuf>> {
+    eprintln!("hynest: downloading {package}");
+    let mut command = Command::new("apt-get");
+    // Without this, root is warned that the unprivileged user of apt cannot write here.
+    command.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]);
+    command
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr());
+    if !command.status().context("cannot start apt-get")?.success() {
+        return Ok(None);
+    }
+    let files = std::fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(files
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb")))
+}
+
+/// Takes the kernel and its modules out of the package into the new folder `content`.
+fn open(archive: &Path, content: &Path) -> Result<()> {
+    paths::create_dir(content)?;
+    let mut child = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(archive)
+        .stdout(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn()
+        .context("cannot start dpkg-deb")?;
+    let stdout = child.stdout.take().context("dpkg-deb has no output")?;
+    let mut found = 0;
+    for entry in tar::Archive::new(stdout).entries()? {
+        let mut entry = entry.with_context(|| format!("{} is damaged", archive.display()))?;
+        let path = entry.path()?.into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let wanted = if name.starts_with("vmlinuz-") {
+            "vmlinuz".to_owned()
+        } else if name
+            .strip_suffix(".ko")
+            .is_some_and(|stem| MODULES.contains(&stem))
+        {
+            name
+        } else {
+            continue;
+        };
+        let mut bytes = Vec::new();
+        entry
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("{} is damaged", archive.display()))?;
+        paths::write_whole(&content.join(wanted), &bytes)?;
+        found += 1;
+    }
+    if !child.wait().context("dpkg-deb is gone")?.success() || found != MODULES.len() + 1 {
+        bail!(
+            "{} does not hold a kernel and its KVM modules as Debian 12 packs them",
+            archive.display()
+        );
+    }
+    paths::write_whole(&content.join(COMPLETE), b"")
+}

@@ -1,0 +1,31 @@
+//! One line of progress for work that takes a while, on standard error.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Runs `work` under a line that says `what` is going on: a spinner on a terminal, one plain line elsewhere.
+/// Work under a fifth of a second leaves nothing on a terminal.
+pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let started = Instant::now();
+    let terminal = std::io::stderr().is_terminal();
+    let bar = if terminal {
+        let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar
+    } else {
+        eprintln!("hynest: {what}");
+        ProgressBar::hidden()
+    };
+    let result = work();
+    bar.finish_and_clear();
+    if terminal && result.is_ok() && started.elapsed() > Duration::from_millis(200) {
+        eprintln!("hynest: {what} ({:.1} s)", started.elapsed().as_secs_f32());
+    }
+    result
+}

@@ -1,0 +1,401 @@
+//! The summary at a run's end: for people as text, for programs as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::{Deserialize, Serialize};
+
+use crate::events::{Case, Counters, L1, Measurement, Start, Step};
+use crate::exit::Ending;
+
+/// What a run showed.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Summary {
+    /// What ran.
+    pub setup: Setup,
+    /// How it ended.
+    pub ending: Option<Ending>,
+    /// What whoever ended it had to say.
+    pub message: String,
+    /// Instructions (or ticks) from power-on to the end, all processors' time together.
+    pub instructions: Option<u64>,
+    /// What L0 reported at its start.
+    pub l0: Option<Start>,
+    /// What L1's Linux said about itself, the last time it did.
+    pub l1: Option<L1>,
+    /// The L2 Linuxes, by name.
+    pub l2: BTreeMap<String, L2>,
+    /// The steps of `hynest.run=`, in order.
+    pub steps: Vec<Step>,
+    /// Costs of L2's operations.
+    pub measurements: Vec<Measurement>,
+    /// Verdicts of test payloads.
+    pub cases: Vec<Case>,
+    /// L0's counters when it ended.
+    pub counters: Option<Counters>,
+    /// Lines that no run should show.
+    pub warnings: Vec<String>,
+}
+
+/// What was started.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Setup {
+    /// The emulator and its version.
+    pub emulator: String,
+    /// Its processor model.
+    pub cpu_model: String,
+    /// Processors.
+    pub cpus: u32,
+    /// The machine's memory.
+    pub memory_mib: u32,
+    /// L1's share of it.
+    pub l1_memory_mib: u32,
+    /// The TSC's rate; a tick is an instruction.
+    pub tsc_hz: u64,
+    /// L1's kernel.
+    pub kernel: String,
+    /// Its command line.
+    pub command_line: String,
+    /// What was asked of L0.
+    pub enlightenments: String,
+}
+
+/// What an L2 Linux told of itself.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct L2 {
+    /// `uname -srm`.
+    pub uname: Option<String>,
+    /// Processors.
+    pub processors: Option<u32>,
+    /// Its uptime in seconds when it reached its user space, by its own clock.
+    pub uptime: Option<f64>,
+}
+
+impl Setup {
+    /// The lines shown before anything runs.
+    pub fn header(&self) -> String {
+        let plural = if self.cpus == 1 { "" } else { "s" };
+        format!(
+            "hynest on {} ({}), {} processor{plural}, {} MiB of memory ({} MiB for L1)\n\
+             clock: instructions, one tick each, {} million a second of virtual time\n\
+             L1: Linux {}, enlightenments offered: {}\n\
+             L1 command line: {}\n",
+            self.emulator,
+            self.cpu_model,
+            self.cpus,
+            self.memory_mib,
+            self.l1_memory_mib,
+            self.tsc_hz / 1_000_000,
+            self.kernel,
+            self.enlightenments,
+            self.command_line,
+        )
+    }
+}
+
+impl Summary {
+    /// Takes note of a line of an L2's console.
+    pub fn l2_line(&mut self, name: &str, line: &str) {
+        let Some((key, value)) = line.trim().split_once(": ") else {
+            return;
+        };
+        let known = matches!(key, "uname" | "processors" | "uptime");
+        if !known {
+            return;
+        }
+        let l2 = self.l2.entry(name.to_owned()).or_default();
+        match key {
+            "uname" => l2.uname = Some(value.to_owned()),
+            "processors" => l2.processors = value.parse().ok(),
+            _ => l2.uptime = value.trim_end_matches(" s").parse().ok(),
+        }
+    }
+
+    /// Whether this step of `hynest.run=` ended well.
+    pub fn step_done(&self, name: &str) -> bool {
+        self.steps
+            .iter()
+            .any(|step| step.name == name && step.state == "done")
+    }
+
+    /// The figure of an operation under a label.
+    pub fn figure(&self, label: &str, operation: &str) -> Option<&Measurement> {
+        self.measurements
+            .iter()
+            .find(|m| m.label.as_deref() == Some(label) && m.operation == operation)
+    }
+
+    /// The summary as text.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write_levels(&mut out);
+        out += &self.table();
+        let _ = self.write_end(&mut out);
+        out
+    }
+
+    fn write_levels(&self, out: &mut String) -> std::fmt::Result {
+        if let Some(l1) = &self.l1 {
+            writeln!(
+                out,
+                "L1  Linux {}, {}, in its user space after {} s",
+                l1.kernel,
+                processors(l1.cpus),
+                l1.uptime
+            )?;
+            for line in l1.dmesg.iter().filter(|line| is_proof(line)) {
+                writeln!(out, "    {line}")?;
+            }
+            writeln!(
+                out,
+                "    clocksource {}, clockevent {}",
+                l1.clocksource, l1.clockevent
+            )?;
+            if !l1.kvm {
+                writeln!(out, "    no /dev/kvm")?;
+            }
+        }
+        for (name, l2) in &self.l2 {
+            let count = l2
+                .processors
+                .map_or_else(|| "? processors".to_owned(), processors);
+            let uptime = l2
+                .uptime
+                .map_or_else(|| "?".to_owned(), |uptime| uptime.to_string());
+            writeln!(
+                out,
+                "L2  {name}: {}, {count}, in its user space after {uptime} s",
+                l2.uname.as_deref().unwrap_or("?")
+            )?;
+        }
+        for step in self.steps.iter().filter(|step| step.state == "failed") {
+            writeln!(out, "L1  the step '{}' failed", step.name)?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "    ! {warning}")?;
+        }
+        let failed: Vec<_> = self.cases.iter().filter(|case| !case.passed).collect();
+        for case in &failed {
+            writeln!(out, "    FAILED {}: {}", case.name, case.message)?;
+        }
+        if !self.cases.is_empty() {
+            writeln!(
+                out,
+                "    {} of {} cases passed",
+                self.cases.len() - failed.len(),
+                self.cases.len()
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Costs of L2's operations, one column for each label.
+    fn table(&self) -> String {
+        if self.measurements.is_empty() {
+            return String::new();
+        }
+        let mut labels: Vec<&str> = Vec::new();
+        let mut operations: Vec<&str> = Vec::new();
+        for measurement in &self.measurements {
+            let label = measurement.label.as_deref().unwrap_or("");
+            if !labels.contains(&label) {
+                labels.push(label);
+            }
+            if !operations.contains(&measurement.operation.as_str()) {
+                operations.push(&measurement.operation);
+            }
+        }
+        // Plain first: what there was, then what the enlightenments make of it.
+        labels.sort_by_key(|label| *label != "plain");
+
+        let mut table = Table::new();
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled);
+        let mut header = vec!["operation".to_owned()];
+        for label in &labels {
+            header.push((*label).to_owned());
+            header.push("exits".to_owned());
+        }
+        table.set_header(header);
+        for operation in operations {
+            let mut row = vec![operation.to_owned()];
+            for label in &labels {
+                let figure = self.figure(label, operation);
+                row.push(
+                    figure
+                        .and_then(|f| f.ticks)
+                        .map_or_else(|| "-".to_owned(), thousands),
+                );
+                row.push(
+                    figure
+                        .and_then(|f| f.exits_l0)
+                        .map_or_else(|| "-".to_owned(), |exits| format!("{exits:.1}")),
+                );
+            }
+            table.add_row(row);
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let counted = self.measurements.iter().find(|m| m.ticks.is_some());
+        let repetitions = counted.map_or_else(String::new, |m| {
+            format!(
+                ", mean of {} after {} to warm up",
+                m.repetitions.unwrap_or(0),
+                m.warm_up.unwrap_or(0)
+            )
+        });
+        let lines: String = table
+            .lines()
+            .map(|line| format!("  {}\n", line.trim_end()))
+            .collect();
+        format!(
+            "\nCost of one operation of L2, in instructions of all levels, with its exits to L0{repetitions}:\n{lines}"
+        )
+    }
+
+    fn write_end(&self, out: &mut String) -> std::fmt::Result {
+        let Some(ending) = self.ending else {
+            return Ok(());
+        };
+        let message = if self.message.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", self.message)
+        };
+        write!(out, "\n{}{message}", ending.sentence())?;
+        if let Some(instructions) = self.instructions {
+            write!(
+                out,
+                "; {} million instructions",
+                thousands((instructions / 1_000_000) as i64)
+            )?;
+        }
+        out.push('\n');
+        Ok(())
+    }
+}
+
+/// The lines of L1's log that show the enlightenments at work.
+fn is_proof(line: &str) -> bool {
+    line.contains("Hypervisor detected") || line.contains("Enlightened VMCS")
+}
+
+/// Lines of L1's log that no run should show.
+pub fn is_warning(line: &str) -> bool {
+    [
+        "unchecked MSR access",
+        "BUG: ",
+        "WARNING: CPU: ",
+        "Kernel panic",
+    ]
+    .iter()
+    .any(|text| line.contains(text))
+}
+
+fn processors(count: u32) -> String {
+    format!("{count} processor{}", if count == 1 { "" } else { "s" })
+}
+
+/// A number with a comma before each group of three digits.
+fn thousands(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if number < 0 { format!("-{out}") } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(label: &str, operation: &str, ticks: i64, exits: f64) -> Measurement {
+        Measurement {
+            label: Some(label.into()),
+            operation: operation.into(),
+            ticks: Some(ticks),
+            median: None,
+            repetitions: Some(500),
+            warm_up: Some(50),
+            exits_l0: Some(exits),
+            counters: None,
+            skipped: None,
+        }
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (-1234567, "-1,234,567"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_column_for_each_label_and_gaps_where_there_is_no_figure() {
+        let mut skipped = figure("plain", "hv-flush-direct", 0, 0.0);
+        (skipped.ticks, skipped.exits_l0, skipped.skipped) = (None, None, Some("no".into()));
+        let summary = Summary {
+            measurements: vec![
+                figure("enlightened", "cpuid", 3456, 2.0),
+                figure("enlightened", "hv-flush-direct", 900, 1.0),
+                figure("plain", "cpuid", 8765, 10.0),
+                skipped,
+            ],
+            ..Summary::default()
+        };
+        let text = summary.text();
+        let words = |start: &str| {
+            let line = text
+                .lines()
+                .find(|line| line.trim_start().starts_with(start))
+                .unwrap();
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            words("operation"),
+            ["operation", "plain", "exits", "enlightened", "exits"]
+        );
+        assert_eq!(words("cpuid"), ["cpuid", "8,765", "10.0", "3,456", "2.0"]);
+        assert_eq!(
+            words("hv-flush-direct"),
+            ["hv-flush-direct", "-", "-", "900", "1.0"]
+        );
+        assert!(text.contains("mean of 500 after 50"));
+    }
+
+    #[test]
+    fn an_l2s_words_are_noted() {
+        let mut summary = Summary::default();
+        summary.l2_line("a", "uname: Linux 6.1 x86_64");
+        summary.l2_line("a", "uptime: 1.25 s");
+        summary.l2_line("a", "processors: 2");
+        summary.l2_line("b", "something else: 1");
+        summary.l2_line("b", "plain text");
+        let expected = L2 {
+            uname: Some("Linux 6.1 x86_64".into()),
+            processors: Some(2),
+            uptime: Some(1.25),
+        };
+        assert_eq!(summary.l2, BTreeMap::from([("a".to_owned(), expected)]));
+        assert!(
+            summary
+                .text()
+                .contains("a: Linux 6.1 x86_64, 2 processors, in its user space after 1.25 s")
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! `cargo hynest run`: from a scenario to a machine, its run and its summary.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::console::{Console, Style};
+use crate::disk::{self, Content, Module};
+use crate::emulator::{self, Hardware, INSTRUCTIONS_PER_SECOND};
+use crate::exit::Ending;
+use crate::kernel::{self, DebianKernel, Kernel};
+use crate::machine::{self, Limits};
+use crate::paths::{self, Paths};
+use crate::report::{Setup, Summary};
+use crate::scenario::{L0_MEMORY_MIB, Scenario};
+use crate::{deps, image, initramfs, progress};
+
+/// How a run is shown.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Keys go to L1's console.
+    pub interactive: bool,
+    /// Consoles are not shown (the log has them).
+    pub silent: bool,
+    /// Where everything is written to.
+    pub log: Option<PathBuf>,
+}
+
+/// What boots: the files GRUB loads and what describes them.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// L0.
+    pub image: PathBuf,
+    /// Its modules.
+    pub modules: Vec<Module>,
+    /// L1's kernel by name.
+    pub kernel: String,
+}
+
+/// A scenario without L1's seconds of silence gets this much patience.
+const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// Runs a scenario.
+pub fn run(paths: &Paths, scenario: &Scenario, view: &View) -> Result<Summary> {
+    // What can be refused at once is, before anything is downloaded or built.
+    scenario.memory_mib()?;
+    scenario.cpus()?;
+    scenario.enlightenments()?;
+    for file in [&scenario.kernel, &scenario.initrd, &scenario.image]
+        .into_iter()
+        .flatten()
+    {
+        if !file.is_file() {
+            bail!("{} is not there, or no file", file.display());
+        }
+    }
+    deps::ensure(deps::FOR_A_RUN)?;
+    let boot = prepare(paths, scenario)?;
+    start(paths, scenario, &boot, view)
+}
+
+/// Gets and builds everything that boots.
+fn prepare(paths: &Paths, scenario: &Scenario) -> Result<Boot> {
+    let debian = match &scenario.kernel {
+        None => Some(DebianKernel::get(paths)?),
+        Some(_) => DebianKernel::cached(paths),
+    };
+    let kernel = match (&scenario.kernel, &debian) {
+        (Some(path), _) => kernel::prepare(paths, path)?,
+        (None, Some(debian)) => kernel::prepare(paths, &debian.image())?,
+        (None, None) => bail!("there is no kernel"),
+    };
+    let initrd = match &scenario.initrd {
+        Some(path) => path.clone(),
+        None => build_initramfs(paths, &kernel, debian.as_ref())?,
+    };
+    let module = |string: String, path: PathBuf| Module { string, path };
+    Ok(Boot {
+        image: match &scenario.image {
+            Some(path) => path.clone(),
+            None => image::metal(paths, "hynest")?,
+        },
+        modules: vec![
+            module(
+                format!("l1-kernel {}", scenario.command_line()),
+                kernel.packed.clone(),
+            ),
+            module("l1-initrd".to_owned(), initrd),
+        ],
+        kernel: kernel.version,
+    })
+}
+
+/// The lab's initramfs; with Debian's modules where they are of the same version as the kernel.
+fn build_initramfs(
+    paths: &Paths,
+    kernel: &Kernel,
+    debian: Option<&DebianKernel>,
+) -> Result<PathBuf> {
+    let fitting = debian.filter(|debian| {
+        debian
+            .version()
+            .is_some_and(|version| version == kernel.version)
+    });
+    let vmm = image::program(paths, "vmm")?;
+    initramfs::build(paths, kernel, fitting, &vmm)
+}
+
+/// Puts the boot disk together, runs the machine and says what came of it.
+pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Result<Summary> {
+    let dir = run_folder(paths)?;
+    let l1_memory_mib = scenario.memory_mib()?;
+    let (cpus, enlightenments) = (scenario.cpus()?, scenario.enlightenments()?);
+    let input = if view.interactive { "com1" } else { "none" };
+    let command_line = format!(
+        "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={INSTRUCTIONS_PER_SECOND} enlightenments={enlightenments}"
+    );
+    let disk = dir.path().join("disk.img");
+    let content = Content {
+        image: &boot.image,
+        command_line: &command_line,
+        modules: &boot.modules,
+    };
+    let geometry = progress::step("writing the boot disk", || {
+        disk::build(&content, dir.path(), &disk)
+    })?;
+    let hardware = Hardware {
+        cpu: scenario
+            .cpu_model
+            .clone()
+            .unwrap_or_else(|| emulator::DEFAULT_CPU.to_owned()),
+        cpus,
+        memory_mib: l1_memory_mib + L0_MEMORY_MIB,
+        disk,
+        geometry,
+        keys: view.interactive,
+    };
+    let mut summary = Summary {
+        setup: Setup {
+            emulator: emulator::version()?,
+            cpu_model: hardware.cpu.clone(),
+            cpus,
+            memory_mib: hardware.memory_mib,
+            l1_memory_mib,
+            tsc_hz: INSTRUCTIONS_PER_SECOND,
+            kernel: boot.kernel.clone(),
+            command_line: scenario.command_line(),
+            enlightenments: enlightenments.to_owned(),
+        },
+        ..Summary::default()
+    };
+    let style = machine::style(view.interactive, view.silent);
+    if style != Style::Silent {
+        println!("{}", summary.setup.header());
+    }
+    let mut console = Console::new(style, view.log.as_deref())?;
+    let limits = Limits {
+        timeout: scenario.timeout.map(Duration::from_secs),
+        watchdog: match scenario.watchdog {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None if view.interactive => None,
+            None => Some(WATCHDOG),
+        },
+    };
+    machine::run(&hardware, limits, dir.path(), &mut console, &mut summary)?;
+    if matches!(summary.ending, Some(Ending::Watchdog | Ending::Timeout)) {
+        eprint!("{}", machine::standstill(&console, &summary));
+    }
+    Ok(summary)
+}
+
+/// A folder for this run's files. It goes away with the run; those of runs that were killed go now.
+fn run_folder(paths: &Paths) -> Result<tempfile::TempDir> {
+    let runs = paths.runs();
+    paths::create_dir(&runs)?;
+    for entry in std::fs::read_dir(&runs).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.split('-').next().unwrap_or_default();
+        if !pid.is_empty() && !Path::new("/proc").join(pid).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{}-", std::process::id());
+    let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(&runs);
+    dir.with_context(|| {
+        format!(
+            "cannot create a folder in {} (is the disk full?)",
+            runs.display()
+        )
+    })
+}

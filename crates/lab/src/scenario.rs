@@ -1,0 +1,289 @@
+//! What a run consists of: read from a TOML file, from the command line, or both.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::emulator;
+
+/// What a scenario file may hold; a flag on the command line goes before the file's word. Unknown keys are refused.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// L1's kernel; Debian's own when absent. A relative path starts at the scenario file's folder.
+    pub kernel: Option<PathBuf>,
+    /// L1's initramfs; when absent, the lab builds one with busybox, KVM's modules and the vmm.
+    pub initrd: Option<PathBuf>,
+    /// L1's kernel command line.
+    pub cmdline: Option<String>,
+    /// L1's memory.
+    pub memory: Option<Size>,
+    /// Processors; L1 has one VP for each.
+    pub cpus: Option<u32>,
+    /// What L0 offers: `all`, `none` or names with commas between.
+    pub enlightenments: Option<String>,
+    /// What L1's init does, in this order (see guest/init).
+    pub run: Option<Vec<String>>,
+    /// L0's image; the workspace's own, freshly built, when absent.
+    pub image: Option<PathBuf>,
+    /// Bochs's processor model.
+    pub cpu_model: Option<String>,
+    /// Seconds of the host's time after which the run is ended.
+    pub timeout: Option<u64>,
+    /// Seconds without any output after which the run is ended.
+    pub watchdog: Option<u64>,
+}
+
+impl Scenario {
+    /// Reads a scenario file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the scenario {}", path.display()))?;
+        let mut scenario = Self::parse(&text)
+            .with_context(|| format!("the scenario {} is wrong", path.display()))?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        for file in [
+            &mut scenario.kernel,
+            &mut scenario.initrd,
+            &mut scenario.image,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            *file = base.join(&file);
+        }
+        Ok(scenario)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            anyhow::anyhow!(
+                "line {line}: {}",
+                error.message().lines().next().unwrap_or_default()
+            )
+        })
+    }
+
+    /// This scenario with what `flags` names in place of its own.
+    pub fn overridden_by(self, flags: Self) -> Self {
+        Self {
+            kernel: flags.kernel.or(self.kernel),
+            initrd: flags.initrd.or(self.initrd),
+            cmdline: flags.cmdline.or(self.cmdline),
+            memory: flags.memory.or(self.memory),
+            cpus: flags.cpus.or(self.cpus),
+            enlightenments: flags.enlightenments.or(self.enlightenments),
+            run: flags.run.or(self.run),
+            image: flags.image.or(self.image),
+            cpu_model: flags.cpu_model.or(self.cpu_model),
+            timeout: flags.timeout.or(self.timeout),
+            watchdog: flags.watchdog.or(self.watchdog),
+        }
+    }
+
+    /// L1's memory in MiB.
+    pub fn memory_mib(&self) -> Result<u32> {
+        let asked = self.memory.map_or(DEFAULT_MEMORY_MIB, |size| size.mib);
+        let (least, why) = match self.initrd {
+            None => (384, "L1 with the lab's initramfs needs"),
+            Some(_) => (64, "an L1 needs"),
+        };
+        if asked < least {
+            bail!("{asked} MiB of memory are too little: {why} at least {least} MiB");
+        }
+        let most = emulator::LARGEST_MEMORY_MIB - L0_MEMORY_MIB;
+        if asked > most {
+            bail!("{asked} MiB of memory are too much: the emulator has at most {most} MiB for L1");
+        }
+        Ok(asked)
+    }
+
+    /// Processors.
+    pub fn cpus(&self) -> Result<u32> {
+        match self.cpus.unwrap_or(1) {
+            cpus @ 1..=MOST_CPUS => Ok(cpus),
+            other => {
+                bail!("{other} processors cannot be had: the emulator offers 1 to {MOST_CPUS}")
+            }
+        }
+    }
+
+    /// What L0 offers, in its command line's words.
+    pub fn enlightenments(&self) -> Result<&str> {
+        let list = self.enlightenments.as_deref().unwrap_or("all");
+        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-,".contains(c);
+        if list.is_empty() || !list.chars().all(fine) {
+            bail!("'{list}' is no list of enlightenments: all, none, or names with commas between");
+        }
+        Ok(list)
+    }
+
+    /// The words for L1's init.
+    pub fn run(&self) -> Vec<String> {
+        self.run
+            .clone()
+            .unwrap_or_else(|| DEFAULT_RUN.iter().map(|&word| word.to_owned()).collect())
+    }
+
+    /// L1's kernel command line.
+    pub fn command_line(&self) -> String {
+        let mut line = self
+            .cmdline
+            .clone()
+            .unwrap_or_else(|| DEFAULT_COMMAND_LINE.to_owned());
+        if self.initrd.is_none() {
+            line += &format!(" hynest.run={}", self.run().join(","));
+        }
+        line
+    }
+}
+
+/// L1's memory unless something else is asked for.
+const DEFAULT_MEMORY_MIB: u32 = 768;
+
+/// What the machine has beside L1's memory: for L0, for the modules as GRUB loads them, for the firmware.
+pub const L0_MEMORY_MIB: u32 = 256;
+
+/// Debian's Bochs is built for this many.
+const MOST_CPUS: u32 = 8;
+
+/// What L1 does by default: measure L2's operations with all enlightenments, start an L2 Linux, measure again with
+/// KVM's enlightened VMCS off.
+const DEFAULT_RUN: &[&str] = &["measure", "linux", "plain"];
+
+/// L1's command line by default. Only what saves time in an emulator: no self-tests, no check that the timer ticks, a
+/// quiet console (its log can be had by dmesg), an immediate reset after a panic.
+pub const DEFAULT_COMMAND_LINE: &str =
+    "console=ttyS0 quiet panic=-1 cryptomgr.notests no_timer_check nokaslr";
+
+/// A size of memory, in the file and on the command line: a number of MiB, or with the unit M, MiB, G, GiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "SizeText")]
+pub struct Size {
+    mib: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SizeText {
+    Number(u32),
+    Text(String),
+}
+
+impl TryFrom<SizeText> for Size {
+    type Error = anyhow::Error;
+
+    fn try_from(text: SizeText) -> Result<Self> {
+        match text {
+            SizeText::Number(mib) => Ok(Self { mib }),
+            SizeText::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl std::str::FromStr for Size {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match &text[digits.len()..] {
+            "" | "M" | "MiB" => 1,
+            "G" | "GiB" => 1024,
+            unit => bail!("'{unit}' is no unit of memory: M or G"),
+        };
+        let number: u32 = digits
+            .parse()
+            .ok()
+            .with_context(|| format!("'{text}' is no size: try 768M or 1G"))?;
+        let mib = number
+            .checked_mul(factor)
+            .with_context(|| format!("'{text}' is more than there can be"))?;
+        Ok(Self { mib })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let mib = |text: &str| text.parse::<Size>().ok().map(|size| size.mib);
+        assert_eq!(mib("768"), Some(768));
+        assert_eq!(mib("768M"), Some(768));
+        assert_eq!(mib("1G"), Some(1024));
+        assert_eq!(mib("1T"), None);
+        assert_eq!(mib("M"), None);
+        assert_eq!(mib("-1"), None);
+        assert_eq!(mib("99999999G"), None);
+    }
+
+    #[test]
+    fn a_file_gives_a_scenario_and_a_wrong_one_a_line() {
+        let good = "memory = \"1G\"\ncpus = 2\nrun = [\"linux\"]\n";
+        let scenario = Scenario::parse(good).unwrap();
+        assert_eq!(
+            (scenario.memory_mib().unwrap(), scenario.cpus().unwrap()),
+            (1024, 2)
+        );
+        assert!(scenario.command_line().ends_with(" hynest.run=linux"));
+        let error = Scenario::parse("cpus = 2\nmemroy = 1\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("line 2: ") && error.contains("memroy"),
+            "{error}"
+        );
+        assert!(Scenario::parse("cpus = \"two\"").is_err());
+    }
+
+    #[test]
+    fn flags_go_before_the_file() {
+        let file = Scenario {
+            cpus: Some(2),
+            memory: Some(Size { mib: 512 }),
+            ..Scenario::default()
+        };
+        let flags = Scenario {
+            cpus: Some(4),
+            ..Scenario::default()
+        };
+        let both = file.overridden_by(flags);
+        assert_eq!((both.cpus, both.memory), (Some(4), Some(Size { mib: 512 })));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused() {
+        let memory = |mib| {
+            Scenario {
+                memory: Some(Size { mib }),
+                ..Scenario::default()
+            }
+            .memory_mib()
+        };
+        assert!(memory(100).unwrap_err().to_string().contains("too little"));
+        assert!(memory(2000).unwrap_err().to_string().contains("too much"));
+        assert!(
+            Scenario {
+                cpus: Some(0),
+                ..Scenario::default()
+            }
+            .cpus()
+            .is_err()
+        );
+        let list = |text: &str| {
+            Scenario {
+                enlightenments: Some(text.into()),
+                ..Scenario::default()
+            }
+            .enlightenments()
+            .is_ok()
+        };
+        assert!(list("all") && list("evmcs,msr-bitmap"));
+        assert!(!list("") && !list("a b") && !list("x=1"));
+    }
+}
