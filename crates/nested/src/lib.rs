@@ -22,8 +22,11 @@ pub mod checks;
 pub mod cr;
 pub mod ept;
 pub mod events;
+pub mod insn;
 pub mod io_bitmap;
 pub mod msr_bitmap;
+pub mod msr_list;
+pub mod reflect;
 pub mod tsc;
 pub mod vmcs12;
 

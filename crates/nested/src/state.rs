@@ -23,7 +23,7 @@ pub struct Config {
     /// The capabilities that L1 is shown ([`crate::caps::offer`]).
     pub caps: Capabilities,
     /// L1's physical-address width in bits (CPUID 0x80000008).
-    pub physical_bits: u8,
+    pub physical_bits: u32,
 }
 
 impl Config {

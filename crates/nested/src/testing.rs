@@ -196,3 +196,23 @@ impl Memory for FakeMemory {
         Some(Spa::new(at.page().raw() + 0x1_0000_0000))
     }
 }
+
+/// A VP of a partition on [`capable_processor`], in VMX operation.
+pub fn nested() -> crate::Nested {
+    let mut nested = crate::Nested::new(config());
+    nested.vmxon = Some(Gpa1::new(0xf000));
+    nested
+}
+
+/// What such a partition is told.
+pub const fn cr4_offered() -> u64 {
+    0x37_67ff
+}
+
+/// What L1 on [`capable_processor`] is told.
+pub fn config() -> crate::Config {
+    crate::Config {
+        caps: crate::caps::offer(&capable_processor(), cr4_offered()),
+        physical_bits: 39,
+    }
+}

@@ -3,7 +3,8 @@
 use addr::Gpa1;
 use vmx::{
     EntryControls, EventType, ExitControls, Field, InterruptionInfo, PinControls, PrimaryControls,
-    SecondaryControls, ept_vpid,
+    SecondaryControls,
+    ept::{EptCapabilities, Eptp},
 };
 
 use super::{Rule, Violation, require};
@@ -167,8 +168,10 @@ fn translation(
         require(get!(*vmcs12, VPID) != 0, Field::VPID, Rule::Zero)?;
     }
     if secondary.contains(SecondaryControls::ENABLE_EPT) {
+        let offered = EptCapabilities::from_msr(config.caps.ept_vpid, config.physical_bits);
+        let pointer = Eptp::from_raw(get!(*vmcs12, EPT_POINTER));
         require(
-            is_ept_pointer(config, get!(*vmcs12, EPT_POINTER)),
+            pointer.check(&offered).is_ok(),
             Field::EPT_POINTER,
             Rule::Reserved,
         )
@@ -179,23 +182,6 @@ fn translation(
             Rule::Requires(Field::SECONDARY_CONTROLS),
         )
     }
-}
-
-/// Whether VM entry (and single-context INVEPT) takes `eptp` (SDM 25.6.11).
-pub(crate) fn is_ept_pointer(config: &Config, eptp: u64) -> bool {
-    let has = |bit| config.caps.ept_vpid & bit != 0;
-    let memory_type = match eptp & 7 {
-        0 => has(ept_vpid::MEMORY_TYPE_UC),
-        6 => has(ept_vpid::MEMORY_TYPE_WB),
-        _ => false,
-    };
-    let walk_length = match (eptp >> 3) & 7 {
-        3 => has(ept_vpid::WALK_LENGTH_4),
-        4 => has(ept_vpid::WALK_LENGTH_5),
-        _ => false,
-    };
-    let flags = eptp & (1 << 6) == 0 || has(ept_vpid::ACCESSED_DIRTY);
-    memory_type && walk_length && flags && eptp & 0xf80 == 0 && config.is_physical(eptp)
 }
 
 fn msr_list(
