@@ -17,6 +17,7 @@ pub type Reading = [u64; Counter::ALL.len()];
 /// Leave to use the counter port of this thread's VP.
 ///
 /// Counters are the VP's: the thread must stay on one CPU between two readings.
+#[derive(Clone, Copy)]
 pub struct CounterPort(());
 
 impl CounterPort {
@@ -34,11 +35,11 @@ impl CounterPort {
     }
 
     /// Reads every counter, one after the other.
-    pub fn read(&self) -> Reading {
+    pub fn read(self) -> Reading {
         core::array::from_fn(|n| self.one(Counter::ALL[n]))
     }
 
-    fn one(&self, counter: Counter) -> u64 {
+    fn one(self, counter: Counter) -> u64 {
         // SAFETY: a CounterPort exists only after ioperm succeeded and the device
         // identified itself. Its ports have no effect but the latch.
         unsafe {

@@ -9,7 +9,7 @@ use crate::counters::{CounterPort, Reading};
 /// around them all.
 pub fn repeat(
     repetitions: u64,
-    port: Option<&CounterPort>,
+    port: Option<CounterPort>,
     operation: fn(),
 ) -> (Vec<u64>, Option<(Reading, Reading)>) {
     // Written once before, so that no page fault falls into the measurement.

@@ -169,7 +169,7 @@ impl Machine {
         entry: Entry,
         argument: u64,
         repetitions: u64,
-        port: Option<&CounterPort>,
+        port: Option<CounterPort>,
     ) -> Result<Run> {
         let regs = kvm_regs {
             rip: layout::CODE + entry.offset(),
@@ -210,7 +210,7 @@ impl Machine {
     fn until_end(
         &mut self,
         name: &'static str,
-        port: Option<&CounterPort>,
+        port: Option<CounterPort>,
     ) -> Result<Option<(Reading, Reading)>> {
         let read = || port.map(CounterPort::read);
         let failed = |what| Error::Payload {

@@ -115,7 +115,7 @@ impl Bench<'_> {
             None => {
                 let run = |f: fn()| {
                     l1::repeat(self.arguments.warm_up, None, f);
-                    l1::repeat(repetitions, self.port.as_ref(), f)
+                    l1::repeat(repetitions, self.port, f)
                 };
                 let (empty, run) = (run(l1::nothing), run(l1::cpuid));
                 (run.0, run.1, empty.0, empty.1)
@@ -173,9 +173,8 @@ impl Bench<'_> {
             // The one at hand goes first: its memory may be wanted.
             self.machine = None;
             let mut machine = Machine::new(&self.host, kind)?;
-            let mut empty = |repetitions| {
-                machine.run("empty", Entry::Empty, 0, repetitions, self.port.as_ref())
-            };
+            let port = self.port;
+            let mut empty = |repetitions| machine.run("empty", Entry::Empty, 0, repetitions, port);
             empty(self.arguments.warm_up.max(1))?;
             let empty = empty(self.arguments.repetitions)?;
             self.machine = Some(Calibrated {
@@ -199,7 +198,7 @@ impl Bench<'_> {
             repetitions,
             ..
         } = *self.arguments;
-        let port = self.port.take();
+        let port = self.port;
         let machine = &mut self.calibrated(kind)?.machine;
         match operation {
             Operation::EptPresent => machine.open_window(warm_up + repetitions, true)?,
@@ -223,10 +222,9 @@ impl Bench<'_> {
             entry,
             argument(warm_up),
             repetitions,
-            port.as_ref(),
+            port,
         );
         machine.close_window()?;
-        self.port = port;
         let run = run?;
         if operation.is_hyper_v() && run.result & 0xFFFF != 0 {
             return Err(Error::Payload {
