@@ -263,3 +263,6 @@ fn record<P: Page>(page: &mut P, failure: EntryFailure) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use vmx::{
     PrimaryControls,
 };
 
+use crate::Dirty;
 use crate::access::{Page, Vmcs};
 use crate::cr::{self, CR0_PG, CR4_PAE};
 use crate::state::Nested;
@@ -223,6 +224,11 @@ impl Nested {
             clear_event(&mut self.vmcs12);
         }
         let halted = core::mem::take(&mut self.l2_halted);
+        if halted {
+            // VMCS 02 says active. If L1 leaves the state as it finds it, the
+            // next entry must still see that L2 is halted.
+            self.forget_groups(Dirty::GUEST_GRP1);
+        }
         Leaving {
             exit: self.exit_controls(),
             entry: self.entry_controls(),
@@ -377,3 +383,6 @@ fn store_guest_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P, leaving: &Leavi
         stack: get!(*page, GUEST_SS_ACCESS_RIGHTS) & u64::from(AccessRights::DEFINED),
     }
 }
+
+#[cfg(test)]
+mod tests;

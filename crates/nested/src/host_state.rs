@@ -143,7 +143,7 @@ impl HostState {
 
 impl Nested {
     /// Loads L1's host state into VMCS 01, which is current in `vmcs01`: the
-    /// second half of an exit to L1, after [`Nested::reflect`] or a failed entry.
+    /// second half of an exit to L1, after [`Nested::reflect_enlightened`] or a failed entry.
     ///
     /// `nmi` says that an NMI caused the exit: NMIs are then blocked in L1
     /// until its IRET. CR2, DR0-DR3, DR6, XCR0 and the general registers are

@@ -384,3 +384,6 @@ fn merge_exceptions<V: Vmcs>(
     vmcs02.write(Field::PAGE_FAULT_ERROR_CODE_MATCH, matching);
     merged.fields += 3;
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use addr::Spa;
 use vmx::{EntryControls, PinControls, PrimaryControls, SecondaryControls};
 
-/// L0's own share of VMCS 02 while it runs L2: [`crate::merge`] adds L1's to it.
+/// L0's own share of VMCS 02 while it runs L2: [`crate::Nested::merge`] adds L1's to it.
 ///
 /// The image writes once what never depends on L1: host state, exit controls
 /// (which save and load EFER and PAT and save the debug controls), empty MSR

@@ -216,3 +216,177 @@ pub fn config() -> crate::Config {
         physical_bits: 39,
     }
 }
+
+/// A VMCS 12 that passes all checks, much as Linux's KVM writes it.
+pub const LINUX: &[(Field, u64)] = &[
+    (Field::PIN_BASED_CONTROLS, 0x3f),
+    (Field::PRIMARY_CONTROLS, 0xb5a0_6dfa),
+    (Field::SECONDARY_CONTROLS, 0x0010_10aa),
+    (Field::EXIT_CONTROLS, 0x000b_efff),
+    (Field::ENTRY_CONTROLS, 0x0000_53ff),
+    (Field::EXCEPTION_BITMAP, 0x0006_0042),
+    (Field::MSR_BITMAP, 0x3000),
+    (Field::VIRTUAL_APIC_ADDRESS, 0x4000),
+    (Field::TSC_OFFSET, 0xffff_ffff_0000_0000),
+    (Field::EPT_POINTER, 0x501e),
+    (Field::VPID, 1),
+    (Field::VMCS_LINK_POINTER, u64::MAX),
+    (Field::CR0_GUEST_HOST_MASK, 0xffff_ffff_ffff_fff7),
+    (Field::CR4_GUEST_HOST_MASK, 0xffff_ffff_ffff_f871),
+    (Field::CR0_READ_SHADOW, 0x8005_0033),
+    (Field::CR4_READ_SHADOW, 0x6f0),
+    (Field::GUEST_CR0, 0x8005_0033),
+    (Field::GUEST_CR3, 0x1_2000),
+    (Field::GUEST_CR4, 0x26f0),
+    (Field::GUEST_DR7, 0x400),
+    (Field::GUEST_RFLAGS, 2),
+    (Field::GUEST_RSP, 0xffff_c900_0000_1000),
+    (Field::GUEST_RIP, 0xffff_ffff_8100_0000),
+    (Field::GUEST_PAT, 0x0007_0406_0007_0406),
+    (Field::GUEST_EFER, 0xd01),
+    (Field::GUEST_CS_SELECTOR, 0x10),
+    (Field::GUEST_CS_ACCESS_RIGHTS, 0xa09b),
+    (Field::GUEST_SS_SELECTOR, 0x18),
+    (Field::GUEST_SS_ACCESS_RIGHTS, 0xc093),
+    (Field::HOST_CR0, 0x8005_0033),
+    (Field::HOST_CR3, 0x2_0000),
+    (Field::HOST_CR4, 0x26f0),
+    (Field::HOST_CS_SELECTOR, 0x10),
+    (Field::HOST_SS_SELECTOR, 0x18),
+    (Field::HOST_TR_SELECTOR, 0x40),
+    (Field::HOST_PAT, 0x0007_0406_0007_0406),
+    (Field::HOST_RIP, 0xffff_ffff_c050_0000),
+    (Field::HOST_RSP, 0xffff_c900_0040_0000),
+    (Field::HOST_FS_BASE, 0x7fff_0000_1000),
+    (Field::HOST_GS_BASE, 0xffff_8880_0f00_0000),
+    (Field::HOST_TR_BASE, 0xffff_fe00_0000_3000),
+    (Field::HOST_GDTR_BASE, 0xffff_fe00_0000_1000),
+    (Field::HOST_IDTR_BASE, 0xffff_fe00_0000_0000),
+    (Field::HOST_SYSENTER_CS, 0x10),
+];
+
+/// An enlightened VMCS with [`LINUX`]'s values, all dirty.
+pub fn linux_page() -> FakePage {
+    let mut page = FakePage::new();
+    for (field, value) in LINUX {
+        page.store(*field, *value);
+    }
+    page
+}
+
+/// Where tests put the enlightened VMCS.
+pub const EVMCS: Gpa1 = Gpa1::new(0x6000);
+
+/// L0's share of VMCS 02 in tests.
+pub fn policy() -> crate::L0Policy {
+    use vmx::{EntryControls, PinControls, PrimaryControls, SecondaryControls};
+    crate::L0Policy {
+        pin: PinControls::EXTERNAL_INTERRUPT_EXITING | PinControls::NMI_EXITING,
+        primary: PrimaryControls::ACTIVATE_SECONDARY | PrimaryControls::USE_TSC_OFFSETTING,
+        secondary: SecondaryControls::ENABLE_EPT | SecondaryControls::ENABLE_VPID,
+        entry: EntryControls::LOAD_DEBUG_CONTROLS
+            | EntryControls::LOAD_PAT
+            | EntryControls::LOAD_EFER,
+        exception_bitmap: 1 << 18,
+        cr0_mask: crate::cr::CR0_CD | crate::cr::CR0_NW,
+        cr4_mask: 0,
+        tsc_offset: 0x1000,
+        msr_bitmap: Spa::new(0x7_7000),
+    }
+}
+
+/// How L0 keeps L1's CR0 and CR4 in tests.
+pub fn registers() -> crate::L1Registers {
+    crate::L1Registers {
+        cr0_set: 0x20,
+        cr0_clear: crate::cr::CR0_CD | crate::cr::CR0_NW,
+        cr0_mask: crate::cr::CR0_CD | crate::cr::CR0_NW | 0x20,
+        cr4_set: crate::cr::CR4_VMXE,
+        cr4_clear: 0,
+    }
+}
+
+/// A VMRESUME in 64-bit mode.
+pub const RESUME: crate::EntryContext = crate::EntryContext {
+    is_launch: false,
+    is_long_mode: true,
+    blocked_by_mov_ss: false,
+};
+
+/// A VMLAUNCH in 64-bit mode.
+pub const LAUNCH: crate::EntryContext = crate::EntryContext {
+    is_launch: true,
+    ..RESUME
+};
+
+/// A partition in the middle of things: VMCSs, L1's page and memory.
+pub struct Scene {
+    pub nested: crate::Nested,
+    pub vmcs01: FakeVmcs,
+    pub vmcs02: FakeVmcs,
+    pub page: FakePage,
+    pub memory: FakeMemory,
+}
+
+impl Scene {
+    /// Before L1's first entry with [`linux_page`].
+    pub fn new() -> Self {
+        let mut vmcs01 = FakeVmcs::default();
+        vmcs01.set(Field::GUEST_EFER, 0xd01);
+        Self {
+            nested: nested(),
+            vmcs01,
+            vmcs02: FakeVmcs::default(),
+            page: linux_page(),
+            memory: FakeMemory::new(0x1_0000),
+        }
+    }
+
+    /// After L1's first entry; counters are reset.
+    pub fn entered() -> Self {
+        let mut scene = Self::new();
+        scene.prepare(&LAUNCH).unwrap();
+        scene.merge();
+        scene.reset();
+        scene
+    }
+
+    /// After an exit for CPUID that L1 saw; counters are reset.
+    pub fn reflected() -> Self {
+        let mut scene = Self::entered();
+        scene.exit(10);
+        scene.reset();
+        scene
+    }
+
+    /// Takes up L1's page.
+    pub fn prepare(&mut self, context: &crate::EntryContext) -> Result<(), crate::EntryFailure> {
+        self.nested
+            .prepare_enlightened(EVMCS, &mut self.page, &self.memory, context, &registers())
+    }
+
+    /// Carries what changed to VMCS 02.
+    pub fn merge(&mut self) -> crate::Merged {
+        let carry = self.nested.carry_in(&self.vmcs01);
+        self.nested
+            .merge(&mut self.vmcs02, &policy(), &carry, &self.memory)
+    }
+
+    /// Reflects a hardware exit for `reason` to L1.
+    pub fn exit(&mut self, reason: u64) {
+        self.vmcs02.set(Field::EXIT_REASON, reason);
+        self.nested.note_exit();
+        self.nested
+            .reflect_enlightened(&self.vmcs02, &mut self.page);
+        self.nested.load_host(&mut self.vmcs01, &registers(), false);
+    }
+
+    /// Forgets what was counted.
+    pub fn reset(&mut self) {
+        self.page.take_counts();
+        self.vmcs01.take_reads();
+        self.vmcs02.take_reads();
+        self.vmcs01.take_written();
+        self.vmcs02.take_written();
+    }
+}
