@@ -149,6 +149,12 @@ fn load_kernel(
         return Err(cause(kernel, "it is too short".into()));
     }
     if start.starts_with(b"\x7FELF") {
+        if !is_linked_for_the_kernel(&start) {
+            return Err(cause(
+                kernel,
+                "an ELF file, but a program rather than a kernel".into(),
+            ));
+        }
         // Its segments may reach further than its file is long.
         if kernel.size() + layout::HIGH > low_end {
             return Err(too_little(kernel.size() + layout::HIGH));
@@ -189,6 +195,21 @@ fn load_kernel(
         end: loaded.kernel_load.0 + u64::from(header.init_size).max(size),
         header,
     })
+}
+
+/// Whether the first program header of an ELF64 file is loaded by Linux's own mapping
+/// of the kernel, in the last 2 GiB of addresses; a user's program never is.
+fn is_linked_for_the_kernel(start: &[u8]) -> bool {
+    const KERNEL_MAPPING: u64 = 0xFFFF_FFFF_8000_0000;
+    let word = |at: usize| {
+        let bytes = start.get(at..at.checked_add(8)?)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    // e_phoff, and p_vaddr in the first program header.
+    let table = word(0x20).and_then(|offset| usize::try_from(offset).ok());
+    table
+        .and_then(|at| word(at.checked_add(16)?))
+        .is_some_and(|address| address >= KERNEL_MAPPING)
 }
 
 /// `pref_address` of a bzImage's header, where it has one (boot protocol 2.10).
@@ -290,6 +311,43 @@ mod tests {
         file
     }
 
+    /// Where Linux links its text.
+    const KERNEL: u64 = 0xFFFF_FFFF_8100_0000;
+
+    /// An ELF64 file with one segment, linked for `address` and loaded at 16 MiB.
+    fn elf(address: u64) -> Vec<u8> {
+        let mut file = vec![0u8; 4096];
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"\x7FELF\x02\x01\x01"); // 64 bits, little-endian
+        put(16, &[2, 0, 62, 0]); // executable, x86-64
+        put(24, &0x100_0000u64.to_le_bytes()); // entry
+        put(32, &64u64.to_le_bytes()); // program headers
+        put(52, &[64, 0, 56, 0, 1, 0]); // sizes of both headers, one of the second
+        put(64, &[1, 0, 0, 0, 5, 0, 0, 0]); // to be loaded
+        put(64 + 8, &4096u64.to_le_bytes());
+        put(64 + 16, &address.to_le_bytes());
+        put(64 + 24, &0x100_0000u64.to_le_bytes());
+        put(64 + 32, &5000u64.to_le_bytes());
+        put(64 + 40, &9000u64.to_le_bytes());
+        file.extend_from_slice(&[0xEE; 5000]);
+        file
+    }
+
+    #[test]
+    fn an_elf_is_loaded_where_it_says_and_entered_there() {
+        let (mut kernel, path) = image("elf", &elf(KERNEL));
+        std::fs::remove_file(path).unwrap();
+        let guest = memory::allocate(&ranges(64)).unwrap();
+        let entry = load(&guest, 64, &mut kernel, None, "", 1).unwrap();
+        assert_eq!(entry.rip, 0x100_0000);
+        let mut bytes = [0; 5001];
+        guest
+            .read_slice(&mut bytes, GuestAddress(0x100_0000))
+            .unwrap();
+        assert!(bytes[..5000].iter().all(|&byte| byte == 0xEE));
+        assert_eq!(bytes[5000], 0);
+    }
+
     #[test]
     fn a_bzimage_is_entered_at_its_64_bit_entry() {
         let entry = try_load("bzimage", &bzimage(1), "quiet").unwrap();
@@ -298,6 +356,8 @@ mod tests {
 
     #[test]
     fn what_is_no_kernel_is_refused_in_one_line() {
+        let mut big_endian = elf(KERNEL);
+        big_endian[5] = 2;
         let cases: &[(&str, Vec<u8>, &str)] = &[
             ("short", b"\x7FELF".to_vec(), "too short"),
             (
@@ -305,11 +365,8 @@ mod tests {
                 vec![b'x'; 5000],
                 "neither an ELF file nor a bzImage",
             ),
-            (
-                "elf",
-                [b"\x7FELF".as_slice(), &[0; 5000]].concat(),
-                "big-endian",
-            ),
+            ("program", elf(0x40_0000), "a program rather than a kernel"),
+            ("big-endian", big_endian, "big-endian"),
             ("bzimage32", bzimage(0), "64-bit entry"),
         ];
         for (name, contents, expected) in cases {
