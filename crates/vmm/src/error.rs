@@ -53,6 +53,12 @@ pub enum Error {
         /// What is wrong with it.
         cause: String,
     },
+    /// A kernel command line that Linux would not take.
+    #[error("the kernel's command line is longer than {most} bytes or has a zero in it")]
+    Cmdline {
+        /// The most bytes it can have.
+        most: usize,
+    },
     /// The guest does not fit into the memory asked for.
     #[error("{memory} MiB are too little for this guest: it needs {needed} MiB")]
     TooLittleMemory {

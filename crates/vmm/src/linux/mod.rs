@@ -8,6 +8,7 @@ mod console;
 mod devices;
 mod end;
 mod image;
+mod kernel;
 mod keyboard;
 mod mptable;
 mod vcpu;
