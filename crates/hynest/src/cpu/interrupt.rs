@@ -8,7 +8,7 @@ use core::arch::global_asm;
 use core::cell::UnsafeCell;
 
 use super::descriptor::{CODE, TablePointer};
-use super::{apic, idle, per_cpu, register};
+use super::{apic, idle, per_cpu, probe, register};
 use crate::fatal;
 
 /// Vector of the local timer that ends an idle sleep.
@@ -152,6 +152,7 @@ extern "C" fn handle(frame: &mut Frame) {
         2 => handle_nmi(frame),
         v if v == u64::from(WAKE_VECTOR) => apic::end_of_interrupt(),
         v if v == u64::from(SPURIOUS_VECTOR) => {}
+        13 if probe::recover(&mut frame.rip) => {}
         v if v < 32 => fatal::exception(frame, register::cr2()),
         // The firmware's interrupt controller is masked; a stray line is nothing to stop for.
         _ => apic::end_of_interrupt(),

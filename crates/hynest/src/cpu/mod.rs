@@ -7,6 +7,7 @@ pub mod interrupt;
 pub mod msr;
 pub mod per_cpu;
 pub mod port;
+pub mod probe;
 pub mod register;
 pub mod string;
 pub mod tsc;

@@ -79,6 +79,25 @@ pub fn allocate_at_boot() -> Spa {
     allocate().expect("L0's frame pool is empty while the partition is being built")
 }
 
+/// Takes two zeroed frames in a row, while the pool is new.
+///
+/// # Panics
+/// As [`allocate_at_boot`], and when frames that were given back come between.
+pub fn allocate_pair_at_boot() -> Spa {
+    let mut pool = POOL.lock();
+    assert!(
+        pool.end - pool.next >= 2 * PAGE_SIZE,
+        "L0's frame pool has no two frames in a row"
+    );
+    let pair = Spa::new(pool.next);
+    pool.next += 2 * PAGE_SIZE;
+    pool.available -= 2;
+    drop(pool);
+    // SAFETY: both frames are ours alone now.
+    unsafe { pointer::<u8>(pair).write_bytes(0, 2 * PAGE_SIZE as usize) };
+    pair
+}
+
 /// Gives a frame back.
 ///
 /// # Safety

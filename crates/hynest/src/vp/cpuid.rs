@@ -56,7 +56,7 @@ pub fn policy(vps: usize, secondary: SecondaryControls) -> CpuidPolicy {
         hardware,
         &Config {
             vps: vps as u32,
-            vmx: false,
+            vmx: true,
             // Linux goes by the reference TSC page; a plain TSC would outrank it.
             invariant_tsc: false,
             rdtscp: secondary.contains(SecondaryControls::ENABLE_RDTSCP),

@@ -53,9 +53,9 @@ impl Vp {
     fn receive_init(&mut self) {
         if self.init_is_blocked() {
             self.init_pending = true;
+            self.attention = true;
             return;
         }
-        self.leave_nested_operation();
         self.apic.reset();
         self.publish_address();
         self.hv_reset();

@@ -4,6 +4,7 @@ use platform::counters::Counter;
 use vmx::{BasicExitReason, CrAccess, ExitReason, Field, InterruptionInfo, IoAccess};
 
 use super::entry::Entry;
+use super::shootdown::{publish_entry, publish_exit};
 use super::vmcs::{read, write};
 use super::{Activity, Registers, Vp};
 use crate::cpu::{register, tsc};
@@ -11,6 +12,7 @@ use crate::{fatal, log};
 
 /// Where the entry code comes after every VM exit, with the VP's registers stored.
 pub extern "C" fn exited(vp: &mut Vp) -> Entry {
+    publish_exit(vp.index);
     vp.count(Counter::Exits);
     let reason = ExitReason::from_raw(read(Field::EXIT_REASON) as u32);
     if vp.nested.is_in_l2() {
@@ -26,13 +28,16 @@ pub extern "C" fn exited(vp: &mut Vp) -> Entry {
 /// Where the entry code comes instead of entering when another processor has kicked this one.
 pub extern "C" fn kicked(vp: &mut Vp) -> Entry {
     let _ = crate::cpu::per_cpu::this().take_kick();
+    publish_exit(vp.index);
+    vp.withdraw_entry();
     vp.drain_inbox();
-    vp.nested.entry_withdrawn();
     vp.prepare_entry()
 }
 
 /// Where the entry code comes when VMLAUNCH or VMRESUME failed.
 pub extern "C" fn entry_failed(vp: &mut Vp) -> Entry {
+    publish_exit(vp.index);
+    vp.withdraw_entry();
     let error = read(Field::INSTRUCTION_ERROR);
     if !vp.l2_entry_failed(error as u32) {
         panic!("VM entry of L1 failed with VM-instruction error {error}");
@@ -47,8 +52,17 @@ impl Vp {
         if self.attention {
             self.attend();
         }
+        publish_entry(self.index);
+        if self.nested.is_in_l2() {
+            self.settle_shadow();
+        } else {
+            self.settle_l1_translations();
+        }
         // Late by what is left of this path: a timer may be late, never early.
-        let left = self.deadline.saturating_sub(tsc::now());
+        let mut left = self.deadline.saturating_sub(tsc::now());
+        if self.nested.leaves_at_once() {
+            left = 0;
+        }
         write(
             Field::VMX_PREEMPTION_TIMER_VALUE,
             self.partition.preemption_value(left),
@@ -59,15 +73,26 @@ impl Vp {
     /// What the current VMCS needs to be entered.
     #[inline(always)]
     fn entry(&mut self) -> Entry {
-        let launched = if self.nested.is_in_l2() {
-            self.nested.launched()
-        } else {
-            &mut self.launched01
-        };
-        if core::mem::replace(launched, true) {
+        self.entry = if core::mem::replace(self.launched(), true) {
             Entry::Resume
         } else {
             Entry::Launch
+        };
+        self.entry
+    }
+
+    /// The guest was not entered after all: a first entry stays a first entry.
+    fn withdraw_entry(&mut self) {
+        if self.entry == Entry::Launch {
+            *self.launched() = false;
+        }
+    }
+
+    fn launched(&mut self) -> &mut bool {
+        if self.nested.is_in_l2() {
+            self.nested.launched()
+        } else {
+            &mut self.launched01
         }
     }
 
@@ -101,8 +126,9 @@ impl Vp {
             BasicExitReason::Cpuid => self.cpuid_exit(),
             BasicExitReason::Rdmsr => self.rdmsr_exit(),
             BasicExitReason::Wrmsr => self.wrmsr_exit(),
-            BasicExitReason::Vmresume | BasicExitReason::Vmlaunch => self.l1_vm_entry(basic),
-            BasicExitReason::Vmclear
+            BasicExitReason::Vmresume
+            | BasicExitReason::Vmlaunch
+            | BasicExitReason::Vmclear
             | BasicExitReason::Vmptrld
             | BasicExitReason::Vmptrst
             | BasicExitReason::Vmread
@@ -110,7 +136,7 @@ impl Vp {
             | BasicExitReason::Vmxoff
             | BasicExitReason::Vmxon
             | BasicExitReason::Invept
-            | BasicExitReason::Invvpid => self.l1_vmx_instruction(basic),
+            | BasicExitReason::Invvpid => self.vmx_instruction_exit(basic),
             BasicExitReason::Vmcall => self.hypercall_exit(),
             BasicExitReason::IoInstruction => {
                 let access = IoAccess::from_qualification(read(Field::EXIT_QUALIFICATION));

@@ -80,11 +80,9 @@ impl Vp {
         match effect {
             Write::Done => {}
             Write::TimersChanged => self.update_deadline(),
-            Write::AssistPageChanged => self.nested.set_assist_page(
-                self.hyperv
-                    .assist_page()
-                    .filter(|&page| partition.memory.has_page(page)),
-            ),
+            Write::AssistPageChanged => self
+                .nested
+                .set_assist_page(self.hyperv.assist_page(), partition),
             Write::Reset => fatal::end(End::Reset, format_args!("L1 reset itself (Hv#1 RESET)")),
             Write::Crash(report) => self.crashed(&report),
             Write::Eoi => {
@@ -172,13 +170,7 @@ impl Vp {
     /// What INIT does to the VP's synthetic registers.
     pub fn hv_reset(&mut self) {
         self.hyperv = ::hyperv::Vp::new(self.index as u32);
-        self.nested.set_assist_page(None);
+        self.nested.set_assist_page(None, self.partition);
         self.update_deadline();
-    }
-
-    /// VMCALL of L1.
-    pub fn hypercall_exit(&mut self) {
-        self.count(platform::counters::Counter::Hypercalls);
-        self.inject_ud();
     }
 }

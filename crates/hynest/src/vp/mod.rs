@@ -6,6 +6,7 @@ mod entry;
 mod events;
 mod exits;
 mod hardware;
+mod hypercalls;
 mod hyperv;
 mod io;
 mod loader;
@@ -16,6 +17,7 @@ mod nested;
 mod paging;
 mod partition;
 mod report;
+mod shootdown;
 mod start;
 mod string_io;
 mod vmcs;
@@ -92,6 +94,8 @@ pub struct Vp {
     vmcs01: Spa,
     /// Whether VMCS 01 has been launched since it was cleared.
     launched01: bool,
+    /// How the guest is being entered, or was last.
+    entry: entry::Entry,
     /// Whether something may have changed what L1 is to be given before its next entry.
     attention: bool,
     activity: Activity,

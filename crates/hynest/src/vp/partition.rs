@@ -45,6 +45,8 @@ pub struct Partition {
     pub eptp01: Eptp,
     /// L0's MSR bitmap for L1.
     pub msr_bitmap: Spa,
+    /// The rules behind that bitmap, which L2's is merged from.
+    pub msr_filter: nested::msr_bitmap::MsrFilter,
     /// The shadow tables of L1's EPTs.
     pub shadows: Mutex<super::nested::Shadows>,
     /// The TSC's rate.
@@ -147,6 +149,7 @@ impl Partition {
             controls: parts.controls,
             eptp01: parts.eptp01,
             msr_bitmap: parts.msr_bitmap,
+            msr_filter: parts.msr_filter,
             shadows: Mutex::new(parts.shadows),
             tsc_hz: parts.tsc_hz,
             tsc_offset: parts.tsc_offset,
@@ -173,6 +176,7 @@ pub struct Parts {
     pub controls: Controls,
     pub eptp01: Eptp,
     pub msr_bitmap: Spa,
+    pub msr_filter: nested::msr_bitmap::MsrFilter,
     pub shadows: super::nested::Shadows,
     pub tsc_hz: u64,
     /// What is added to the processors' TSC to give the partition's.

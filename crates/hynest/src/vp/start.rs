@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 
+use ::nested::msr_bitmap::{MsrAccess, MsrFilter};
 use addr::{Gpa1, PAGE_SIZE, Spa};
 use hyperv::clock::Tsc;
 use platform::apic::{Inbox, LocalApic, TimerClock};
@@ -14,7 +15,7 @@ use vmx::{Capabilities, PrimaryControls, instructions};
 
 use super::hardware::{self, Unfit};
 use super::memory::L1Memory;
-use super::nested::{NestedVp, Shadows, TableAccess, TableSource};
+use super::nested::{self as nested_vp, NestedVp, TableAccess, TableSource};
 use super::partition::{Partition, Parts};
 use super::vmcs01::{self, Controls, Structures};
 use super::{Activity, Registers, Vp, cpuid, entry, loader, report};
@@ -33,6 +34,9 @@ static PARTITION: Once<Partition> = Once::new();
 
 /// The clock of L1's APIC timer: what Hyper-V's APIC_FREQUENCY gives.
 const APIC_HZ: u64 = 200_000_000;
+
+/// Frames that EPT 01 may take: it has the largest pages there are.
+const EPT01_FRAMES: usize = 4096;
 
 /// Least memory that a Linux kernel comes up in.
 const LEAST_MEMORY: u64 = 64 << 20;
@@ -59,7 +63,7 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
     let cr4_offered = cr4_offered(&capabilities);
     let address_width = cpuid::physical_address_bits();
     let ept = EptCapabilities::from_msr(capabilities.ept_vpid, u32::from(address_width));
-    let mut source = TableSource;
+    let mut source = TableSource::new(EPT01_FRAMES);
     let eptp01 = Builder::new(&TableAccess, &mut source, ept)
         .and_then(|mut builder| {
             builder.map(
@@ -102,14 +106,16 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
         .collect();
 
     report_start(options, vps, memory.size(), tsc_hz);
-    let shadows = Shadows::for_partition(&capabilities, address_width, vps);
-    let offered = nested::caps::offer(&capabilities, cr4_offered);
+    let offered = ::nested::caps::offer(&capabilities, cr4_offered);
+    let shadows = nested_vp::for_partition(&capabilities, &offered, address_width, vps);
+    let msr_filter = msr_filter(&msrs);
     let _ = PARTITION.call_once(|| {
         Partition::new(Parts {
             memory,
             inboxes,
             hyperv,
-            msr_bitmap: build_msr_bitmap(&msrs),
+            msr_bitmap: place_msr_bitmap(&msr_filter),
+            msr_filter,
             msrs,
             cr4_offered,
             cpu_signature: u64::from(cpuid::signature()),
@@ -279,26 +285,26 @@ fn find_files(information: &mut Information) -> Files {
     }
 }
 
-/// L0's MSR bitmap for L1: everything exits but what the platform's policy lets through.
-fn build_msr_bitmap(policy: &MsrPolicy) -> Spa {
-    let frame = frames::allocate_at_boot();
-    let bytes = pointer::<u8>(frame);
-    for i in 0..PAGE_SIZE as usize {
-        // SAFETY: the frame is ours.
-        unsafe { bytes.add(i).write(0xFF) };
-    }
-    let open = |offset: usize, msr: u32| {
-        let at = offset + usize::from(msr >= 0xC000_0000) * 0x400 + (msr as usize & 0x1FFF) / 8;
-        // SAFETY: `at` lies within the 4 KiB of the bitmap: MSRs of both ranges have 13 bits.
-        unsafe { *bytes.add(at) &= !(1 << (msr % 8)) };
-    };
+/// What of the MSRs L1 may access without an exit: everything exits but what the platform's
+/// policy lets through.
+fn msr_filter(policy: &MsrPolicy) -> MsrFilter {
+    let mut filter = MsrFilter::closed();
     for rule in policy.passthrough() {
-        if rule.read {
-            open(0, rule.msr);
+        let accesses = [(rule.read, MsrAccess::Read), (rule.write, MsrAccess::Write)];
+        for (_, access) in accesses.into_iter().filter(|(open, _)| *open) {
+            // An MSR outside of the bitmap's ranges exits, which its emulation allows for.
+            let _ = filter.open(rule.msr, access);
         }
-        if rule.write {
-            open(0x800, rule.msr);
-        }
+    }
+    filter
+}
+
+/// Puts the bitmap of a filter where VMCS 01 can name it.
+fn place_msr_bitmap(filter: &MsrFilter) -> Spa {
+    let frame = frames::allocate_at_boot();
+    for (i, word) in filter.bitmap().words().iter().enumerate() {
+        // SAFETY: the frame is ours, and a bitmap has as many words as a frame.
+        unsafe { pointer::<u64>(frame).add(i).write(*word) };
     }
     frame
 }
@@ -319,9 +325,12 @@ pub fn run(index: usize) -> ! {
     // SAFETY: root operation has begun, the region is new and this processor's own.
     unsafe {
         instructions::vmclear(vmcs01)
-            .and_then(|()| instructions::vmptrld(vmcs01))
-            .unwrap_or_else(|error| panic!("VMCS 01 cannot be loaded: {error:?}"));
+            .unwrap_or_else(|error| panic!("VMCS 01 cannot be cleared: {error:?}"));
     }
+    let nested = NestedVp::new(partition, stack);
+    // SAFETY: as above.
+    unsafe { instructions::vmptrld(vmcs01) }
+        .unwrap_or_else(|error| panic!("VMCS 01 cannot be loaded: {error:?}"));
     vmcs01::write_host_state(stack);
     vmcs01::write_controls(
         &partition.controls,
@@ -346,6 +355,7 @@ pub fn run(index: usize) -> ! {
         partition,
         vmcs01,
         launched01: false,
+        entry: entry::Entry::Launch,
         attention: true,
         activity: if index == 0 {
             Activity::Running
@@ -360,7 +370,7 @@ pub fn run(index: usize) -> ! {
         apic: LocalApic::new(index as u32, index == 0, partition.clock),
         hyperv: ::hyperv::Vp::new(index as u32),
         msrs: MsrState::new(),
-        nested: NestedVp::new(&partition.capabilities, stack),
+        nested,
         counters: [0; Counter::ALL.len()],
         latched: super::io::Latched::default(),
     });

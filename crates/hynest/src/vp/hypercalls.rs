@@ -1,0 +1,111 @@
+//! Hypercalls of L1.
+
+use hyperv::hypercall::{Caller, Mode, Outcome, Registers as CallRegisters, Reply, Request};
+use nested::ept::Gpa2Range;
+use platform::counters::Counter;
+use platform::interrupt::Trigger;
+use tlfs::hypercall::ResultWord;
+use vmx::{AccessRights, Field};
+
+use super::vmcs::read;
+use super::{Registers, Vp, nested::current_cpl};
+use crate::cpu::per_cpu;
+
+/// CR0.PE.
+const CR0_PE: u64 = 1;
+/// EFER.LMA.
+const EFER_LMA: u64 = 1 << 10;
+const RSI: usize = 6;
+const RDI: usize = 7;
+const R8: usize = 8;
+
+impl Vp {
+    /// VMCALL of L1.
+    pub fn hypercall_exit(&mut self) {
+        self.count(Counter::Hypercalls);
+        let caller = current_caller();
+        let r = &self.registers.0;
+        let mut registers = CallRegisters {
+            rax: r[Registers::RAX],
+            rbx: r[Registers::RBX],
+            rcx: r[Registers::RCX],
+            rdx: r[Registers::RDX],
+            rsi: r[RSI],
+            rdi: r[RDI],
+            r8: r[R8],
+        };
+        let partition = self.partition;
+        let outcome = partition
+            .hyperv
+            .hypercall(&caller, &registers, &partition.memory);
+        let result = match outcome {
+            Outcome::Undefined => return self.inject_ud(),
+            Outcome::Done(result) => result,
+            Outcome::Perform(request, reply) => self.perform(&request, reply),
+        };
+        caller.end(result, &mut registers);
+        self.registers.0[Registers::RAX] = registers.rax;
+        self.registers.0[Registers::RDX] = registers.rdx;
+        self.advance();
+    }
+
+    fn perform(&mut self, request: &Request<addr::Gpa1>, reply: Reply) -> ResultWord {
+        match request {
+            // Flushing more than is asked for is right: a VP forgets all of L1's translations.
+            Request::FlushVirtual(flush) => {
+                self.flush_l1_translations(|index| flush.targets.contains(index as u32));
+                reply.success()
+            }
+            Request::FlushGuestPhysical(flush) => {
+                let Some(list) = &flush.ranges else {
+                    self.flush_space(flush.root);
+                    return reply.success();
+                };
+                let (mut done, mut failure) = (0, None);
+                let ranges = list
+                    .elements(&self.partition.memory)
+                    .map_while(|range| match range {
+                        Ok(range) => {
+                            done += 1;
+                            Some(Gpa2Range::new(range.start(), range.bytes()))
+                        }
+                        Err(status) => {
+                            failure = Some(status);
+                            None
+                        }
+                    });
+                self.flush_ranges(flush.root, ranges);
+                match failure {
+                    None => reply.success(),
+                    Some(status) => reply.failure(status, done),
+                }
+            }
+            Request::SendIpi(ipi) => {
+                let vps = self.partition.inboxes.len() as u32;
+                for index in ipi.targets.iter(vps) {
+                    let index = index as usize;
+                    if self.partition.inboxes[index].post_vector(ipi.vector, Trigger::Edge) {
+                        per_cpu::cpu(index).kick();
+                    }
+                }
+                reply.success()
+            }
+        }
+    }
+}
+
+/// What kind of code executed the VMCALL.
+fn current_caller() -> Caller {
+    let code = AccessRights::from_raw(read(Field::GUEST_CS_ACCESS_RIGHTS) as u32);
+    let mode = if read(Field::GUEST_CR0) & CR0_PE == 0 {
+        Mode::Real
+    } else if code.is_long() && read(Field::GUEST_EFER) & EFER_LMA != 0 {
+        Mode::Long
+    } else {
+        Mode::Protected
+    };
+    Caller {
+        mode,
+        cpl: current_cpl(),
+    }
+}

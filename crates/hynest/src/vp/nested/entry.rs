@@ -1,0 +1,191 @@
+//! VMLAUNCH and VMRESUME of L1: into L2.
+
+use addr::Gpa1;
+use nested::insn::{EntrySource, VmResult};
+use nested::msr_bitmap::X2apicOpening;
+use nested::{Current, EntryContext, EntryFailure, Merged};
+use platform::counters::Counter;
+use vmx::ept::Eptp;
+use vmx::instructions::{InvvpidScope, invvpid};
+use vmx::{
+    BasicExitReason, ExitReason, Field, Interruptibility, SecondaryControls, VmInstructionError,
+};
+
+use super::super::Vp;
+use super::super::vmcs::read;
+use super::pages::{CurrentVmcs, L1Page};
+use super::vmcs02::{L1_REGISTERS, VPID02};
+use crate::log;
+
+/// EFER.LMA.
+const EFER_LMA: u64 = 1 << 10;
+
+impl Vp {
+    /// An entry that L1 may ask for, from the VMCS 12 that `source` names. VMCS 01 is current.
+    #[inline]
+    pub fn enter_l2_from(&mut self, is_launch: bool, source: EntrySource) {
+        let context = EntryContext {
+            is_launch,
+            is_long_mode: read(Field::GUEST_EFER) & EFER_LMA != 0,
+            blocked_by_mov_ss: read(Field::GUEST_INTERRUPTIBILITY)
+                & u64::from(Interruptibility::MOV_SS.bits())
+                != 0,
+        };
+        let memory = self.partition.memory;
+        let nested = &mut self.nested;
+        let prepared = match source {
+            EntrySource::Enlightened(at) => {
+                if nested.logic.current() != Current::Enlightened(at) {
+                    nested.page = L1Page::map(&memory, at);
+                }
+                let Some(page) = nested.page.as_mut() else {
+                    return self.inject_ud();
+                };
+                nested
+                    .logic
+                    .prepare_enlightened(at, page, &memory, &context, &L1_REGISTERS)
+            }
+            EntrySource::Plain => nested.logic.prepare_plain(&memory, &context, &L1_REGISTERS),
+        };
+        let reason = if is_launch {
+            BasicExitReason::Vmlaunch
+        } else {
+            BasicExitReason::Vmresume
+        };
+        match prepared {
+            Ok(()) => self.enter_l2(),
+            Err(EntryFailure::Invalid) => self.end_instruction(reason, VmResult::FailInvalid),
+            Err(EntryFailure::Valid(error, violation)) => {
+                if let Some(violation) = violation {
+                    log!("VP {}: L1's entry is refused: {violation:?}", self.index);
+                }
+                self.end_instruction(reason, VmResult::FailValid(error));
+            }
+            Err(EntryFailure::Exit { violation, .. }) => {
+                log!("VP {}: L1's entry fails: {violation:?}", self.index);
+                self.return_to_l1_host(false);
+            }
+        }
+    }
+
+    /// VMCS 12 has been read and found good.
+    #[inline]
+    fn enter_l2(&mut self) {
+        self.count(Counter::NestedEntries);
+        let carry = self.nested.logic.carry_in(&CurrentVmcs);
+        self.load_vmcs02();
+        let memory = self.partition.memory;
+        let merged =
+            self.nested
+                .logic
+                .merge(&mut CurrentVmcs, &self.nested.policy, &carry, &memory);
+        self.counters[Counter::MergedFields as usize] += u64::from(merged.fields);
+        self.follow_merge(&merged);
+        // The interrupt that waited for L1 is L2's business now, or ends L2 at once.
+        if self.apic.pending().is_some() || self.nmi_pending || merged.halt {
+            self.attention = true;
+        }
+    }
+
+    /// What hardware structures the merge leaves to be brought up to date.
+    #[inline]
+    fn follow_merge(&mut self, merged: &Merged) {
+        if merged.ept {
+            match self.nested.logic.ept_pointer().map(Eptp::from_raw) {
+                Some(eptp12) => {
+                    if !self.nested.view.is_on(eptp12) {
+                        self.attach_shadow(eptp12);
+                    }
+                }
+                None => self.use_ept01(),
+            }
+        }
+        if merged.msr_bitmap {
+            self.merge_msr_bitmap();
+        }
+        if merged.flush_vpid {
+            // SAFETY: root operation; L0 needs a processor with VPIDs and this scope.
+            let _ = unsafe { invvpid(InvvpidScope::Single(VPID02)) };
+        }
+    }
+
+    #[cold]
+    fn merge_msr_bitmap(&mut self) {
+        self.count(Counter::MsrBitmapMerges);
+        let page = self
+            .nested
+            .logic
+            .msr_bitmap()
+            .and_then(|at: Gpa1| L1Page::map(&self.partition.memory, at));
+        let x2apic = if self
+            .nested
+            .logic
+            .secondary_controls()
+            .contains(SecondaryControls::VIRTUALIZE_X2APIC_MODE)
+        {
+            X2apicOpening::virtualised(false, false)
+        } else {
+            X2apicOpening::NONE
+        };
+        self.nested
+            .bitmap
+            .merge(&self.partition.msr_filter, page.as_ref(), &x2apic);
+    }
+
+    /// L1 uses no EPT for L2: L2's physical addresses are L1's.
+    #[cold]
+    fn use_ept01(&mut self) {
+        self.partition.shadows.lock().detach(&mut self.nested.view);
+        super::super::vmcs::write(Field::EPT_POINTER, self.partition.eptp01.raw());
+    }
+
+    /// VMLAUNCH or VMRESUME of VMCS 02 failed: a combination that the checks let pass. L1 gets
+    /// the answer that its own entry would have had. Returns whether it was VMCS 02 at all.
+    #[cold]
+    pub fn l2_entry_failed(&mut self, error: u32) -> bool {
+        if !self.nested.is_in_l2() {
+            return false;
+        }
+        log!(
+            "VP {}: hardware refuses an entry of L2 that passed the checks (error {error}); L1 gets VMfail 7",
+            self.index
+        );
+        let page = page_of(&mut self.nested.page, self.nested.logic.current());
+        let error: VmInstructionError = self.nested.logic.refuse_entry(page);
+        self.load_vmcs01();
+        // Its length was the VMLAUNCH's or VMRESUME's that exited: VMCS 01 still has it.
+        self.end_instruction(BasicExitReason::Vmresume, VmResult::FailValid(error));
+        true
+    }
+
+    /// L1 goes on at its host state; VMCS 12 holds the exit already.
+    pub fn return_to_l1_host(&mut self, nmi: bool) {
+        self.load_vmcs01();
+        self.nested
+            .logic
+            .load_host(&mut CurrentVmcs, &L1_REGISTERS, nmi);
+        // L1's RFLAGS.IF is clear now, and what waited for it may have changed.
+        self.attention = true;
+    }
+
+    /// The entry failed after the merge: an exit to L1 with bit 31.
+    #[cold]
+    pub fn fail_l2_entry(&mut self, reason: BasicExitReason, qualification: u64) {
+        let page = page_of(&mut self.nested.page, self.nested.logic.current());
+        self.nested.logic.fail_entry(
+            &CurrentVmcs,
+            page,
+            ExitReason::entry_failure(reason),
+            qualification,
+        );
+        self.return_to_l1_host(false);
+    }
+}
+
+/// The enlightened VMCS's page, if that is what L2 runs on.
+pub fn page_of(page: &mut Option<L1Page>, current: Current) -> Option<&mut L1Page> {
+    match current {
+        Current::Enlightened(_) => page.as_mut(),
+        _ => None,
+    }
+}

@@ -1,0 +1,123 @@
+//! Exits of L2.
+
+use nested::reflect::Owner;
+use nested::{ExitInfo, events};
+use platform::counters::Counter;
+use vmx::{BasicExitReason, EptViolation, ExitReason, Field, InterruptionInfo};
+
+use super::super::vmcs::read;
+use super::super::{Registers, Vp, exits};
+use super::entry::page_of;
+use super::pages::CurrentVmcs;
+use super::shadow::{Reflection, Violation};
+
+impl nested::reflect::Registers for Registers {
+    #[inline]
+    fn gpr(&self, number: u8) -> u64 {
+        self.0[usize::from(number & 15)]
+    }
+}
+
+impl Vp {
+    /// An exit of L2, whose VMCS is current.
+    #[inline]
+    pub fn l2_exit(&mut self, reason: ExitReason) {
+        if reason.is_entry_failure() {
+            return self.failed_l2_entry();
+        }
+        self.nested.logic.note_exit();
+        let owner = self.nested.logic.owner(
+            &CurrentVmcs,
+            reason,
+            &self.partition.memory,
+            &self.registers,
+        );
+        match owner {
+            Owner::L1 => self.reflect(reason),
+            Owner::L0 => self.own_l2_exit(reason),
+        }
+    }
+
+    /// Turns the exit, as hardware reported it, into one of L1's.
+    #[inline]
+    fn reflect(&mut self, reason: ExitReason) {
+        self.count(Counter::Reflected);
+        let nmi = reason.basic() == Some(BasicExitReason::ExceptionOrNmi)
+            && InterruptionInfo::from_raw(read(Field::EXIT_INTERRUPTION_INFO) as u32).is_nmi();
+        match page_of(&mut self.nested.page, self.nested.logic.current()) {
+            Some(page) => self.nested.logic.reflect_enlightened(&CurrentVmcs, page),
+            None => self.nested.logic.reflect_plain(&CurrentVmcs),
+        }
+        self.return_to_l1_host(nmi);
+    }
+
+    /// Hardware found L2's state wrong while it entered.
+    #[cold]
+    fn failed_l2_entry(&mut self) {
+        let page = page_of(&mut self.nested.page, self.nested.logic.current());
+        let _ = self.nested.logic.reflect_failed_entry(&CurrentVmcs, page);
+        self.return_to_l1_host(false);
+    }
+
+    /// An exit that L0 answers; L2 goes on, or L1 gets an exit of L0's making.
+    fn own_l2_exit(&mut self, reason: ExitReason) {
+        let Some(basic) = reason.basic() else {
+            panic!("L2 exited for unknown reason {:#x}", reason.raw());
+        };
+        match basic {
+            BasicExitReason::EptViolation | BasicExitReason::EptMisconfiguration => {
+                self.l2_ept_exit(basic);
+            }
+            BasicExitReason::PreemptionTimer => self.expire_timers(),
+            BasicExitReason::ExternalInterrupt => exits::take_interrupt(),
+            BasicExitReason::ExceptionOrNmi => self.exception_exit(),
+            BasicExitReason::InterruptWindow | BasicExitReason::NmiWindow => self.attention = true,
+            BasicExitReason::Hlt => {
+                self.advance();
+                self.nested.logic.set_l2_halted(true);
+                self.attention = true;
+            }
+            BasicExitReason::Rdmsr => self.rdmsr_exit(),
+            BasicExitReason::Wrmsr => self.wrmsr_exit(),
+            BasicExitReason::IoInstruction => {
+                let access = vmx::IoAccess::from_qualification(read(Field::EXIT_QUALIFICATION));
+                self.io_exit(access);
+            }
+            BasicExitReason::CrAccess => self.l2_control_register_exit(),
+            BasicExitReason::Init | BasicExitReason::StartUpIpi => {}
+            BasicExitReason::IoSmi | BasicExitReason::OtherSmi => {}
+            other => panic!("L0 asked for no exit of kind {other:?} from L2"),
+        }
+    }
+
+    fn l2_ept_exit(&mut self, basic: BasicExitReason) {
+        let qualification = EptViolation::from_qualification(read(Field::EXIT_QUALIFICATION));
+        let unblocked = basic == BasicExitReason::EptViolation
+            && qualification.raw() & EptViolation::NMI_UNBLOCKING != 0;
+        let reflection = match self.shadow_violation(qualification) {
+            Violation::Handled => return events::requeue(&mut CurrentVmcs, unblocked),
+            Violation::Reflect(reflection) => reflection,
+        };
+        let mut info = ExitInfo::from_hardware(&CurrentVmcs);
+        let (reason, qualification) = match reflection {
+            Reflection::Violation(answer) => (BasicExitReason::EptViolation, answer.raw()),
+            Reflection::Misconfiguration => (BasicExitReason::EptMisconfiguration, 0),
+        };
+        info.reason = ExitReason::new(reason);
+        info.qualification = qualification;
+        self.reflect_as(info);
+    }
+
+    /// Reflects an exit with information that L0 has corrected.
+    fn reflect_as(&mut self, info: ExitInfo) {
+        self.count(Counter::Reflected);
+        match page_of(&mut self.nested.page, self.nested.logic.current()) {
+            Some(page) => self
+                .nested
+                .logic
+                .reflect_enlightened_as(&CurrentVmcs, page, &info),
+            None => self.nested.logic.reflect_plain_as(&CurrentVmcs, &info),
+        }
+        self.return_to_l1_host(false);
+    }
+}

@@ -1,0 +1,161 @@
+//! A VP's nested VMX: L1's entries into L2 and L2's exits, on top of the logic in the `nested`
+//! crate.
+
+mod bitmap;
+mod control_register;
+mod entry;
+mod exits;
+mod instructions;
+mod interrupts;
+mod pages;
+mod shadow;
+mod vmcs02;
+
+use addr::{Gpa1, Spa};
+use hyperv::assist::AssistSnapshot;
+use nested::access::Page;
+use nested::ept::VpView;
+use nested::{Config, L0Policy, Nested};
+use vmx::instructions as vt;
+use vmx::{Field, PrimaryControls};
+
+pub use pages::{TableAccess, TableSource};
+pub use shadow::{Shadows, for_partition};
+
+use super::Vp;
+use super::partition::Partition;
+use super::vmcs::read;
+use bitmap::Bitmap02;
+use pages::L1Page;
+
+/// What a VP keeps for nested operation.
+pub struct NestedVp {
+    /// The state and logic of L1's VMX operation.
+    logic: Nested,
+    vmcs02: Spa,
+    /// Whether VMCS 02 has been launched since it was cleared.
+    launched02: bool,
+    /// The shadow that VMCS 02 is on.
+    view: VpView,
+    /// The MSR bitmap that VMCS 02 uses.
+    bitmap: Bitmap02,
+    policy: L0Policy,
+    /// The VP assist page, where L1 has enabled one.
+    assist: Option<L1Page>,
+    /// The enlightened VMCS that L2 runs on or ran on last, mapped.
+    page: Option<L1Page>,
+    /// VMCS 02 is current rather than VMCS 01.
+    is_02_current: bool,
+    /// The windows that L0 wants in VMCS 02 beside L1's.
+    windows: PrimaryControls,
+    /// L2 is to leave right after the event that the entry injects.
+    leave_at_once: bool,
+}
+
+impl NestedVp {
+    /// For a VP outside of VMX operation. Leaves VMCS 02 current; the caller makes VMCS 01 so.
+    pub fn new(partition: &Partition, stack: u64) -> Self {
+        let bitmap = Bitmap02::new();
+        Self {
+            logic: Nested::new(Config {
+                caps: partition.offered,
+                physical_bits: super::cpuid::physical_address_bits().into(),
+            }),
+            vmcs02: vmcs02::create(partition, stack),
+            launched02: false,
+            view: partition.shadows.lock().view(),
+            policy: vmcs02::policy(partition, bitmap.address()),
+            bitmap,
+            assist: None,
+            page: None,
+            is_02_current: false,
+            windows: PrimaryControls::empty(),
+            leave_at_once: false,
+        }
+    }
+
+    /// Whether L2 runs rather than L1.
+    #[inline(always)]
+    pub fn is_in_l2(&self) -> bool {
+        self.logic.in_l2()
+    }
+
+    /// Whether VMCS 02 has been launched.
+    #[inline(always)]
+    pub fn launched(&mut self) -> &mut bool {
+        &mut self.launched02
+    }
+
+    /// Whether this run of L2 is to end before its first instruction.
+    #[inline(always)]
+    pub fn leaves_at_once(&self) -> bool {
+        self.leave_at_once
+    }
+
+    /// The VP assist page has moved.
+    pub fn set_assist_page(&mut self, page: Option<Gpa1>, partition: &Partition) {
+        self.assist = page.and_then(|page| L1Page::map(&partition.memory, page));
+    }
+}
+
+impl Vp {
+    /// Makes VMCS 01 current.
+    #[inline]
+    pub fn load_vmcs01(&mut self) {
+        if self.nested.is_02_current {
+            load(self.vmcs01);
+            self.nested.is_02_current = false;
+        }
+    }
+
+    /// Makes VMCS 02 current.
+    #[inline]
+    fn load_vmcs02(&mut self) {
+        if !self.nested.is_02_current {
+            load(self.nested.vmcs02);
+            self.nested.is_02_current = true;
+        }
+    }
+
+    /// Whether INIT waits: VMX root operation blocks it, and in L2 it is an exit.
+    pub fn init_is_blocked(&self) -> bool {
+        self.nested.logic.in_vmx_operation()
+    }
+
+    /// Whether VMX operation lets L1 set CR0 to this (SDM vol. 3, 24.8).
+    pub fn nested_allows_cr0(&self, value: u64) -> bool {
+        let offered = &self.partition.offered;
+        !self.nested.logic.in_vmx_operation()
+            || (value & offered.cr0_fixed0 == offered.cr0_fixed0
+                && value & !offered.cr0_fixed1 == 0)
+    }
+
+    /// Whether VMX operation lets L1 set CR4 to this.
+    pub fn nested_allows_cr4(&self, value: u64) -> bool {
+        let offered = &self.partition.offered;
+        !self.nested.logic.in_vmx_operation()
+            || (value & offered.cr4_fixed0 == offered.cr4_fixed0
+                && value & !offered.cr4_fixed1 == 0)
+    }
+}
+
+/// What a VP assist page says about nested operation, each word read once.
+#[inline]
+fn read_assist(page: Option<&L1Page>) -> Option<AssistSnapshot> {
+    let page = page?;
+    let word = |n: u16| page.read_u64(AssistSnapshot::OFFSET as u16 + 8 * n);
+    Some(AssistSnapshot::from_words([word(0), word(1), word(2)]))
+}
+
+#[inline]
+fn load(vmcs: Spa) {
+    // SAFETY: both VMCSs of a VP are its processor's own, with the revision, and active nowhere
+    // else.
+    let loaded = unsafe { vt::vmptrld(vmcs) };
+    debug_assert!(loaded.is_ok());
+}
+
+/// The privilege level of the guest whose VMCS is current.
+pub fn current_cpl() -> u8 {
+    (read(Field::GUEST_SS_ACCESS_RIGHTS) >> 5 & 3) as u8
+}

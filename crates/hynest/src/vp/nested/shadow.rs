@@ -1,0 +1,163 @@
+//! The shadow EPTs (EPT 02) of the partition: filling, flushing, and making every processor
+//! forget.
+
+use addr::{Gpa1, Gpa2};
+use nested::ept::{AttachError, Fill, Gpa2Range, Policy, Retired, ShadowSet};
+use platform::counters::Counter;
+use vmx::ept::{Access, EptCapabilities, Eptp, MemoryType};
+use vmx::instructions::{self, InveptScope};
+use vmx::{Capabilities, EptViolation, Field};
+
+use super::super::Vp;
+use super::super::shootdown::shoot_down;
+use super::super::vmcs::{read, write};
+use super::pages::{TableAccess, TableSource};
+
+/// The partition's shadows.
+pub type Shadows = ShadowSet<TableAccess, TableSource>;
+
+/// Frames that the shadows of a partition may take for each VP.
+const FRAMES_PER_VP: usize = 1024;
+/// Shadows that are kept beyond those in use.
+const SPARE_SHADOWS: usize = 8;
+
+/// The shadows of a new partition.
+pub fn for_partition(
+    hardware: &Capabilities,
+    offered: &Capabilities,
+    address_width: u8,
+    vps: usize,
+) -> Shadows {
+    let width = u32::from(address_width);
+    ShadowSet::new(
+        TableAccess,
+        TableSource::new(FRAMES_PER_VP * vps),
+        Policy {
+            offered: EptCapabilities::from_msr(offered.ept_vpid, width),
+            hardware: EptCapabilities::from_msr(hardware.ept_vpid, width),
+            memory_type: MemoryType::WriteBack,
+            ignore_pat: true,
+        },
+        vps + SPARE_SHADOWS,
+    )
+}
+
+/// What is left to do with an EPT violation of L2.
+pub enum Violation {
+    /// Nothing: L2 goes on.
+    Handled,
+    /// An exit to L1.
+    Reflect(Reflection),
+}
+
+/// An EPT exit for L1, as EPT 12 has it.
+pub enum Reflection {
+    /// Exit 48 with this qualification.
+    Violation(EptViolation),
+    /// Exit 49.
+    Misconfiguration,
+}
+
+impl Vp {
+    /// Completes a flush: makes processors forget, then gives the frames back.
+    fn complete(&self, retired: Retired) {
+        if retired.needs_shootdown() {
+            shoot_down(self.index, self.partition.inboxes.len(), |_| true);
+        }
+        self.partition.shadows.lock().release(retired);
+    }
+
+    /// Forgets all that is cached of one EPT 12.
+    pub fn flush_space(&self, root: Gpa1) {
+        let retired = self.partition.shadows.lock().flush_space(root);
+        self.complete(retired);
+    }
+
+    /// Forgets what is cached of ranges of one EPT 12.
+    pub fn flush_ranges(&self, root: Gpa1, ranges: impl Iterator<Item = Gpa2Range>) {
+        let retired = self.partition.shadows.lock().flush_ranges(root, ranges);
+        self.complete(retired);
+    }
+
+    /// Forgets all that is cached of every EPT 12.
+    pub fn flush_all_spaces(&self) {
+        let retired = self.partition.shadows.lock().flush_all();
+        self.complete(retired);
+    }
+
+    /// Puts VMCS 02, which is current, on the shadow of `eptp12`.
+    pub fn attach_shadow(&mut self, eptp12: Eptp) {
+        loop {
+            let result = self
+                .partition
+                .shadows
+                .lock()
+                .attach(&mut self.nested.view, eptp12);
+            match result {
+                Ok(()) => break,
+                Err(AttachError::OutOfFrames) => self.reclaim(),
+                Err(AttachError::NoSlot) => panic!("more VPs than shadow slots"),
+            }
+        }
+        if let Some(attachment) = self.nested.view.attachment() {
+            write(Field::EPT_POINTER, attachment.eptp().raw());
+        }
+    }
+
+    fn reclaim(&mut self) {
+        let retired = self
+            .partition
+            .shadows
+            .lock()
+            .reclaim(self.nested.view.attachment());
+        self.complete(retired);
+    }
+
+    /// Answers an EPT violation or misconfiguration of L2, whose VMCS is current.
+    pub fn shadow_violation(&mut self, qualification: EptViolation) -> Violation {
+        let at = Gpa2::new(read(Field::GUEST_PHYSICAL_ADDRESS));
+        let access = Access::from_qualification(qualification.raw());
+        loop {
+            let Some(attachment) = self.nested.view.attachment() else {
+                panic!("an EPT violation of L2 without a shadow");
+            };
+            let fill =
+                self.partition
+                    .shadows
+                    .lock()
+                    .fill(attachment, &self.partition.memory, at, access);
+            match fill {
+                Fill::Filled(_) => {
+                    self.count(Counter::ShadowFills);
+                    return Violation::Handled;
+                }
+                Fill::Violation(violation) => {
+                    return Violation::Reflect(Reflection::Violation(
+                        violation.qualification(qualification),
+                    ));
+                }
+                Fill::Misconfigured(_) => {
+                    return Violation::Reflect(Reflection::Misconfiguration);
+                }
+                // L1 maps L2 to where it has no memory itself. Its own access there would find
+                // no device that answers; L2's is told to L1 as one that EPT 12 does not permit.
+                Fill::NotBacked(_) | Fill::Protected(_) => {
+                    return Violation::Reflect(Reflection::Violation(
+                        qualification.with_permissions(false, false, false),
+                    ));
+                }
+                Fill::OutOfFrames => self.reclaim(),
+            }
+        }
+    }
+
+    /// Before L2 is entered, and after that has been published: forgets what was taken from its
+    /// shadow since this processor last looked.
+    #[inline(always)]
+    pub fn settle_shadow(&mut self) {
+        if let Some(eptp) = self.nested.view.take_invalidation() {
+            // SAFETY: root operation, and L0 needs a processor with single-context INVEPT.
+            let _ = unsafe { instructions::invept(InveptScope::Single(eptp.raw())) };
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Making other VPs' processors forget.
+//!
+//! Each VP publishes whether its processor is in a guest or about to be; it reads what it has to
+//! forget after that. Who takes something away, be it an entry of a shadow EPT or L1's linear
+//! translations, records it first and then waits for every VP that was in a guest to have left it
+//! once: by then it has forgotten, or will have before it enters again. A VP in L0 is not waited
+//! for.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use vmx::instructions::{InvvpidScope, invvpid};
+
+use super::Vp;
+use super::vmcs01::VPID01;
+use crate::cpu::per_cpu::{self, MAX_CPUS};
+
+/// What others may touch of a VP, alone on its cache lines.
+#[repr(align(128))]
+struct Cell {
+    /// Odd while the VP is in a guest. It grows with each change, so that a processor that waits
+    /// for the VP to leave is not fooled by its return.
+    runs: AtomicU64,
+    /// L1's linear translations on the VP's processor must go before L1 runs there again.
+    flush_l1: AtomicBool,
+}
+
+static CELLS: [Cell; MAX_CPUS] = [const {
+    Cell {
+        runs: AtomicU64::new(0),
+        flush_l1: AtomicBool::new(false),
+    }
+}; MAX_CPUS];
+
+/// The VP is about to enter a guest: from here on a shoot-down waits for it.
+#[inline(always)]
+pub fn publish_entry(index: usize) {
+    let runs = &CELLS[index].runs;
+    let count = runs.load(Ordering::Relaxed);
+    if count & 1 == 0 {
+        // Ordered before the reads of what is to be forgotten.
+        runs.store(count + 1, Ordering::SeqCst);
+    }
+}
+
+/// The VP has left its guest, and will look at what it has to forget before it enters one again.
+#[inline(always)]
+pub fn publish_exit(index: usize) {
+    let runs = &CELLS[index].runs;
+    let count = runs.load(Ordering::Relaxed);
+    if count & 1 != 0 {
+        runs.store(count + 1, Ordering::Release);
+    }
+}
+
+/// Whether L1's translations on this VP's processor are to be flushed; the question is taken as
+/// answered.
+#[inline(always)]
+pub fn take_l1_flush(index: usize) -> bool {
+    let flag = &CELLS[index].flush_l1;
+    flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
+}
+
+/// Waits until the VPs that `concerns` names, but for `own`, have left their guests since now.
+/// The caller has recorded what they are to forget.
+pub fn shoot_down(own: usize, vps: usize, concerns: impl Fn(usize) -> bool) {
+    let others = || (0..vps).filter(|&index| index != own && concerns(index));
+    let mut before = [0; MAX_CPUS];
+    for index in others() {
+        before[index] = CELLS[index].runs.load(Ordering::SeqCst);
+        if before[index] & 1 != 0 {
+            per_cpu::cpu(index).kick();
+        }
+    }
+    for index in others() {
+        while before[index] & 1 != 0 && CELLS[index].runs.load(Ordering::Acquire) == before[index] {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+impl Vp {
+    /// Flushes L1's linear translations on the processors of the VPs that `targets` names.
+    pub fn flush_l1_translations(&self, targets: impl Fn(usize) -> bool) {
+        let vps = self.partition.inboxes.len();
+        for index in (0..vps).filter(|&index| targets(index)) {
+            CELLS[index].flush_l1.store(true, Ordering::SeqCst);
+        }
+        shoot_down(self.index, vps, targets);
+    }
+
+    /// Forgets L1's linear translations on this processor if another VP has asked for it.
+    #[inline(always)]
+    pub fn settle_l1_translations(&self) {
+        if take_l1_flush(self.index) {
+            // SAFETY: root operation; L0 needs a processor with VPIDs and this scope.
+            let _ = unsafe { invvpid(InvvpidScope::Single(VPID01)) };
+        }
+    }
+}
