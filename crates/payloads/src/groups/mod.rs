@@ -1,0 +1,9 @@
+//! The tests, in groups.
+
+mod entry;
+mod vmx;
+
+use crate::rt::harness::Group;
+
+/// Every group, in the order in which they run.
+pub const ALL: &[Group] = &[vmx::GROUP, entry::GROUP];
