@@ -18,20 +18,13 @@ pub trait Vmcs {
     /// VMWRITE.
     fn write(&mut self, field: Field, value: u64);
 
-    /// VMREAD of a natural-width or 64-bit field into `page` at `offset`.
-    /// An implementation with a memory operand saves an instruction.
+    /// VMWRITE of `values[INDEX]`.
+    ///
+    /// An implementation whose VMWRITE takes a memory operand saves an
+    /// instruction; `INDEX` is constant for its sake.
     #[inline(always)]
-    fn save_u64<P: Page>(&self, field: Field, page: &mut P, offset: u16) {
-        page.write_u64(offset, self.read(field));
-    }
-
-    /// VMWRITE of each of `values` to the field of the same index.
-    /// `FIELDS` is constant, so an implementation may unroll it.
-    #[inline(always)]
-    fn write_all<const N: usize>(&mut self, fields: &'static [Field; N], values: &[u64; N]) {
-        for (field, value) in fields.iter().zip(values) {
-            self.write(*field, *value);
-        }
+    fn write_from<const INDEX: usize, const N: usize>(&mut self, field: Field, values: &[u64; N]) {
+        self.write(field, values[INDEX]);
     }
 }
 
@@ -54,6 +47,22 @@ pub trait Page {
     fn write_u32(&mut self, offset: u16, value: u32);
     /// Writes eight bytes.
     fn write_u64(&mut self, offset: u16, value: u64);
+
+    /// VMREAD of `field`, `BYTES` wide, into the page at `OFFSET`.
+    ///
+    /// An implementation may let VMREAD store to memory, which saves an
+    /// instruction but always stores eight bytes: those behind the field, up
+    /// to `OFFSET + 8`, may be overwritten. So callers store in ascending
+    /// order and finish with words that they write exactly.
+    #[inline(always)]
+    fn save<const OFFSET: u16, const BYTES: u16, V: Vmcs>(&mut self, vmcs: &V, field: Field) {
+        let value = vmcs.read(field);
+        match BYTES {
+            2 => self.write_u16(OFFSET, value as u16),
+            4 => self.write_u32(OFFSET, value as u32),
+            _ => self.write_u64(OFFSET, value),
+        }
+    }
 }
 
 /// There is no memory at an L1 guest-physical address.

@@ -184,13 +184,9 @@ impl Nested {
         self.carry_out(vmcs02);
         self.in_l2 = false;
         self.entry_in_flight = false;
-        let store = |page: &mut dyn Page| {
-            put!(*page, EXIT_REASON, reason.raw().into());
-            put!(*page, EXIT_QUALIFICATION, qualification);
-        };
         match page {
-            Some(page) => store(page),
-            None => store(&mut self.vmcs12),
+            Some(page) => store_failure(page, reason, qualification),
+            None => store_failure(&mut self.vmcs12, reason, qualification),
         }
         // Hardware may have changed nothing, but an event it did not inject
         // must not stay behind in VMCS 02.
@@ -266,6 +262,12 @@ impl Nested {
     }
 }
 
+/// All that a failed entry stores.
+fn store_failure<P: Page>(page: &mut P, reason: ExitReason, qualification: u64) {
+    put!(*page, EXIT_REASON, reason.raw().into());
+    put!(*page, EXIT_QUALIFICATION, qualification);
+}
+
 /// What an exit's stores depend on.
 struct Leaving {
     exit: ExitControls,
@@ -291,54 +293,101 @@ fn clear_event<P: Page>(page: &mut P) {
     put!(*page, ENTRY_INTERRUPTION_INFO, info.into());
 }
 
-/// Exit information of a hardware exit. Fields that the SDM leaves undefined
-/// for the exit at hand are not read where that saves something.
+/// `save!(vmcs02, page; ...)`: fields to their places by [`Page::save`], which
+/// may spoil what lies behind; ascending, and `exactly!` what follows.
+macro_rules! save {
+    ($vmcs02:expr, $page:expr; $($field:ident),*) => {
+        $($page.save::<
+            { place(Field::$field.encoding()).offset },
+            { place(Field::$field.encoding()).width.bytes() },
+            _,
+        >($vmcs02, Field::$field);)*
+    };
+}
+
+/// `exactly!(vmcs02, page; ...)`: fields to their places and nothing else.
+macro_rules! exactly {
+    ($vmcs02:expr, $page:expr; $($field:ident),*) => {
+        $(put!(*$page, $field, $vmcs02.read(Field::$field));)*
+    };
+}
+
+/// Whether instruction information and guest-linear address mean something at
+/// this exit (SDM 28.2.1, 28.2.5). Other exits leave them undefined.
+#[inline(always)]
+const fn describes_operand(reason: u16) -> bool {
+    use vmx::BasicExitReason as R;
+    const REASONS: &[R] = &[
+        R::Vmclear,
+        R::Vmptrld,
+        R::Vmptrst,
+        R::Vmread,
+        R::Vmwrite,
+        R::Vmxon,
+        R::CrAccess,
+        R::IoInstruction,
+        R::GdtrIdtrAccess,
+        R::LdtrTrAccess,
+        R::EptViolation,
+        R::EptMisconfiguration,
+        R::Invept,
+        R::Invvpid,
+        R::Rdrand,
+        R::Invpcid,
+        R::Rdseed,
+        R::Xsaves,
+        R::Xrstors,
+    ];
+    const MASK: u128 = {
+        let mut mask = 0;
+        let mut n = 0;
+        while n < REASONS.len() {
+            mask |= 1 << REASONS[n] as u16;
+            n += 1;
+        }
+        mask
+    };
+    // Reasons from 64 on are rare: their fields are copied without asking.
+    reason >= 64 || (MASK as u64) >> reason & 1 != 0
+}
+
+/// Exit information of a hardware exit. What the SDM leaves undefined for the
+/// exit at hand is not touched.
 #[inline(always)]
 fn store_hardware_info<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P) {
-    macro_rules! save {
-        ($($field:ident)*) => {
-            $(put!(*page, $field, vmcs02.read(Field::$field));)*
-        };
-    }
-    save!(EXIT_REASON);
-    vmcs02.save_u64(
-        Field::EXIT_QUALIFICATION,
-        page,
-        const { place(Field::EXIT_QUALIFICATION.encoding()).offset },
-    );
+    let reason = vmcs02.read(Field::EXIT_REASON);
+    let vectoring = vmcs02.read(Field::IDT_VECTORING_INFO);
     let event = vmcs02.read(Field::EXIT_INTERRUPTION_INFO);
+    save!(vmcs02, page; EXIT_INSTRUCTION_LENGTH);
+    if describes_operand(reason as u16) {
+        save!(vmcs02, page; EXIT_INSTRUCTION_INFO, GUEST_LINEAR_ADDRESS);
+        exactly!(vmcs02, page; GUEST_PHYSICAL_ADDRESS);
+    }
+    save!(vmcs02, page; EXIT_QUALIFICATION);
+    put!(*page, EXIT_REASON, reason);
     put!(*page, EXIT_INTERRUPTION_INFO, event);
     if InterruptionInfo::from_raw(event as u32).has_error_code() {
-        save!(EXIT_INTERRUPTION_ERROR_CODE);
+        exactly!(vmcs02, page; EXIT_INTERRUPTION_ERROR_CODE);
     }
-    let vectoring = vmcs02.read(Field::IDT_VECTORING_INFO);
     put!(*page, IDT_VECTORING_INFO, vectoring);
     if InterruptionInfo::from_raw(vectoring as u32).has_error_code() {
-        save!(IDT_VECTORING_ERROR_CODE);
+        exactly!(vmcs02, page; IDT_VECTORING_ERROR_CODE);
     }
-    save!(EXIT_INSTRUCTION_LENGTH EXIT_INSTRUCTION_INFO GUEST_LINEAR_ADDRESS
-        GUEST_PHYSICAL_ADDRESS);
 }
 
 /// The guest state that an exit saves (SDM 28.3).
 #[inline(always)]
 fn store_guest_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P, leaving: &Leaving) -> Followed {
-    macro_rules! save {
-        (; $($field:ident),*) => {
-            $(
-                if matches!(const { place(Field::$field.encoding()).width }, tlfs::evmcs::Width::U64) {
-                    let offset = const { place(Field::$field.encoding()).offset };
-                    vmcs02.save_u64(Field::$field, page, offset);
-                } else {
-                    put!(*page, $field, vmcs02.read(Field::$field));
-                }
-            )*
-        };
+    for_guest_grp2!(save!(vmcs02, page));
+    save!(vmcs02, page; GUEST_PENDING_DEBUG_EXCEPTIONS, GUEST_SYSENTER_ESP, GUEST_SYSENTER_EIP);
+    if leaving.halted {
+        put!(*page, GUEST_ACTIVITY_STATE, ActivityState::Hlt as u64);
+    } else {
+        save!(vmcs02, page; GUEST_ACTIVITY_STATE);
     }
-    save!(; GUEST_RIP, GUEST_RSP, GUEST_RFLAGS, GUEST_INTERRUPTIBILITY);
-    for_guest_grp2!(save!());
-    save!(; GUEST_CR3, GUEST_PENDING_DEBUG_EXCEPTIONS, GUEST_SYSENTER_CS, GUEST_SYSENTER_ESP,
-        GUEST_SYSENTER_EIP);
+    exactly!(vmcs02, page; GUEST_SYSENTER_CS);
+    save!(vmcs02, page; GUEST_CR3, GUEST_RSP, GUEST_RFLAGS, GUEST_RIP);
+    exactly!(vmcs02, page; GUEST_INTERRUPTIBILITY);
 
     let mut cr0 = vmcs02.read(Field::GUEST_CR0);
     if leaving.cr0_l0_only != 0 {
@@ -353,20 +402,14 @@ fn store_guest_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P, leaving: &Leavi
     }
     put!(*page, GUEST_CR4, cr4);
 
-    let activity = if leaving.halted {
-        ActivityState::Hlt as u64
-    } else {
-        vmcs02.read(Field::GUEST_ACTIVITY_STATE)
-    };
-    put!(*page, GUEST_ACTIVITY_STATE, activity);
     if leaving.exit.contains(ExitControls::SAVE_DEBUG_CONTROLS) {
-        save!(; GUEST_DR7, GUEST_DEBUGCTL);
+        save!(vmcs02, page; GUEST_DEBUGCTL, GUEST_DR7);
     }
     if leaving.exit.contains(ExitControls::SAVE_EFER) {
-        save!(; GUEST_EFER);
+        save!(vmcs02, page; GUEST_EFER);
     }
     if leaving.exit.contains(ExitControls::SAVE_PAT) {
-        save!(; GUEST_PAT);
+        save!(vmcs02, page; GUEST_PAT);
     }
 
     let mode = EntryControls::from_bits_retain(vmcs02.read(Field::ENTRY_CONTROLS) as u32)
@@ -375,7 +418,7 @@ fn store_guest_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P, leaving: &Leavi
     put!(*page, ENTRY_CONTROLS, entry.bits().into());
     let is_pae = cr0 & CR0_PG != 0 && cr4 & CR4_PAE != 0 && mode.is_empty();
     if is_pae && leaving.uses_ept {
-        save!(; GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2, GUEST_PDPTE3);
+        save!(vmcs02, page; GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2, GUEST_PDPTE3);
     }
     Followed {
         entry,

@@ -18,14 +18,47 @@ const DR7_AFTER_EXIT: u64 = 0x400;
 const RFLAGS_AFTER_EXIT: u64 = 2;
 /// The limit of a TSS after an exit (SDM 28.5.2).
 const TR_LIMIT: u64 = 0x67;
+/// The limit of a flat segment.
+const FLAT_LIMIT: u64 = 0xffff_ffff;
+/// The limit of GDTR and IDTR after an exit.
+const TABLE_LIMIT: u64 = 0xffff;
 
 macro_rules! host_fields {
-    ($($field:ident)*) => {
-        /// The guest-state fields of VMCS 01 that an exit to L1 writes.
-        pub const HOST_FIELDS: &[Field; HOST_FIELD_COUNT] = &[$(Field::$field),*];
+    ($($field:ident)*; $($undefined:ident)*) => {
+        /// The guest-state fields of VMCS 01 that an exit to L1 writes; the
+        /// last [`UNDEFINED_FIELD_COUNT`] only when L1 has data segments.
+        pub const HOST_FIELDS: &[Field; HOST_FIELD_COUNT] =
+            &[$(Field::$field,)* $(Field::$undefined),*];
 
         /// How many there are.
-        pub const HOST_FIELD_COUNT: usize = [$(Field::$field),*].len();
+        pub const HOST_FIELD_COUNT: usize = DEFINED_FIELD_COUNT + UNDEFINED_FIELD_COUNT;
+        const DEFINED_FIELD_COUNT: usize = [$(Field::$field),*].len();
+        /// How many of them an exit leaves undefined when DS, ES, FS and GS
+        /// are unusable, as a 64-bit L1 has them: they are skipped then.
+        pub const UNDEFINED_FIELD_COUNT: usize = [$(Field::$undefined),*].len();
+
+        /// Where each value lies.
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Index {
+            $($field,)*
+            $($undefined,)*
+        }
+
+        impl HostState {
+            /// Writes the values to VMCS 01: straight-line, two instructions
+            /// each where VMWRITE takes a memory operand.
+            #[inline(always)]
+            fn store<V: Vmcs>(&self, vmcs01: &mut V) {
+                let values = &self.values;
+                $(vmcs01.write_from::<{ Index::$field as usize }, _>(Field::$field, values);)*
+                if self.has_data_segments {
+                    $(vmcs01.write_from::<{ Index::$undefined as usize }, _>(
+                        Field::$undefined,
+                        values,
+                    );)*
+                }
+            }
+        }
     };
 }
 
@@ -37,19 +70,22 @@ host_fields! {
     GUEST_CS_ACCESS_RIGHTS GUEST_SS_ACCESS_RIGHTS GUEST_DS_ACCESS_RIGHTS GUEST_ES_ACCESS_RIGHTS
     GUEST_FS_ACCESS_RIGHTS GUEST_GS_ACCESS_RIGHTS GUEST_TR_ACCESS_RIGHTS
     GUEST_LDTR_ACCESS_RIGHTS
-    GUEST_CS_LIMIT GUEST_SS_LIMIT GUEST_DS_LIMIT GUEST_ES_LIMIT
-    GUEST_FS_LIMIT GUEST_GS_LIMIT GUEST_TR_LIMIT GUEST_GDTR_LIMIT GUEST_IDTR_LIMIT
-    GUEST_CS_BASE GUEST_SS_BASE GUEST_DS_BASE GUEST_ES_BASE
+    GUEST_CS_LIMIT GUEST_SS_LIMIT GUEST_TR_LIMIT GUEST_GDTR_LIMIT GUEST_IDTR_LIMIT
+    GUEST_CS_BASE GUEST_SS_BASE
     GUEST_FS_BASE GUEST_GS_BASE GUEST_TR_BASE GUEST_GDTR_BASE GUEST_IDTR_BASE
     GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP
     GUEST_DR7 GUEST_DEBUGCTL GUEST_PENDING_DEBUG_EXCEPTIONS
-    GUEST_INTERRUPTIBILITY GUEST_ACTIVITY_STATE
+    GUEST_INTERRUPTIBILITY GUEST_ACTIVITY_STATE;
+    GUEST_DS_LIMIT GUEST_ES_LIMIT GUEST_FS_LIMIT GUEST_GS_LIMIT
+    GUEST_DS_BASE GUEST_ES_BASE
 }
 
 /// L1's host state in the form of [`HOST_FIELDS`].
 #[derive(Clone, Debug)]
 pub struct HostState {
     values: [u64; HOST_FIELD_COUNT],
+    /// DS, ES, FS or GS is usable after an exit.
+    has_data_segments: bool,
     /// Exits switch to 64-bit mode.
     pub(crate) is_64_bit: bool,
 }
@@ -59,6 +95,7 @@ impl HostState {
     pub(crate) const fn new() -> Self {
         Self {
             values: [0; HOST_FIELD_COUNT],
+            has_data_segments: true,
             is_64_bit: false,
         }
     }
@@ -82,62 +119,76 @@ impl HostState {
             0 => AccessRights::UNUSABLE,
             _ => AccessRights::DATA,
         };
-        let selectors = [
-            get!(*vmcs12, HOST_CS_SELECTOR),
-            get!(*vmcs12, HOST_SS_SELECTOR),
-            get!(*vmcs12, HOST_DS_SELECTOR),
-            get!(*vmcs12, HOST_ES_SELECTOR),
-            get!(*vmcs12, HOST_FS_SELECTOR),
-            get!(*vmcs12, HOST_GS_SELECTOR),
-        ];
-
-        let mut next = 0;
-        let mut push = |value: u64| {
-            self.values[next] = value;
-            next += 1;
-        };
-        push(get!(*vmcs12, HOST_RIP));
-        push(get!(*vmcs12, HOST_RSP));
-        push(RFLAGS_AFTER_EXIT);
-        push(cr0 & !registers.cr0_clear | registers.cr0_set);
-        push(cr0);
-        push(get!(*vmcs12, HOST_CR3));
-        push(cr4 & !registers.cr4_clear | registers.cr4_set);
-        push(cr4);
-        for selector in selectors {
-            push(selector);
+        macro_rules! set {
+            ($($field:ident = $value:expr;)*) => {
+                $(self.values[Index::$field as usize] = $value;)*
+            };
         }
-        push(get!(*vmcs12, HOST_TR_SELECTOR));
-        push(0);
-        push(code.raw().into());
-        // Outside 64-bit mode the host checks demand a stack selector.
-        for selector in &selectors[1..] {
-            push(data(*selector).raw().into());
+        macro_rules! copy {
+            ($($guest:ident = $host:ident;)*) => {
+                set! { $($guest = get!(*vmcs12, $host);)* }
+            };
         }
-        push(AccessRights::BUSY_TSS.raw().into());
-        push(AccessRights::UNUSABLE.raw().into());
-        for _ in selectors {
-            push(0xffff_ffff);
+        macro_rules! data {
+            ($($rights:ident $limit:ident = $host:ident;)*) => {
+                $(
+                    set! {
+                        $rights = data(get!(*vmcs12, $host)).raw().into();
+                        $limit = FLAT_LIMIT;
+                    }
+                )*
+            };
         }
-        push(TR_LIMIT);
-        push(0xffff);
-        push(0xffff);
-        for _ in 0..4 {
-            push(0);
+        copy! {
+            GUEST_RIP = HOST_RIP;
+            GUEST_RSP = HOST_RSP;
+            GUEST_CR3 = HOST_CR3;
+            GUEST_CS_SELECTOR = HOST_CS_SELECTOR;
+            GUEST_SS_SELECTOR = HOST_SS_SELECTOR;
+            GUEST_DS_SELECTOR = HOST_DS_SELECTOR;
+            GUEST_ES_SELECTOR = HOST_ES_SELECTOR;
+            GUEST_FS_SELECTOR = HOST_FS_SELECTOR;
+            GUEST_GS_SELECTOR = HOST_GS_SELECTOR;
+            GUEST_TR_SELECTOR = HOST_TR_SELECTOR;
+            GUEST_FS_BASE = HOST_FS_BASE;
+            GUEST_GS_BASE = HOST_GS_BASE;
+            GUEST_TR_BASE = HOST_TR_BASE;
+            GUEST_GDTR_BASE = HOST_GDTR_BASE;
+            GUEST_IDTR_BASE = HOST_IDTR_BASE;
+            GUEST_SYSENTER_CS = HOST_SYSENTER_CS;
+            GUEST_SYSENTER_ESP = HOST_SYSENTER_ESP;
+            GUEST_SYSENTER_EIP = HOST_SYSENTER_EIP;
         }
-        push(get!(*vmcs12, HOST_FS_BASE));
-        push(get!(*vmcs12, HOST_GS_BASE));
-        push(get!(*vmcs12, HOST_TR_BASE));
-        push(get!(*vmcs12, HOST_GDTR_BASE));
-        push(get!(*vmcs12, HOST_IDTR_BASE));
-        push(get!(*vmcs12, HOST_SYSENTER_CS));
-        push(get!(*vmcs12, HOST_SYSENTER_ESP));
-        push(get!(*vmcs12, HOST_SYSENTER_EIP));
-        push(DR7_AFTER_EXIT);
-        for _ in 0..4 {
-            push(0);
+        data! {
+            GUEST_SS_ACCESS_RIGHTS GUEST_SS_LIMIT = HOST_SS_SELECTOR;
+            GUEST_DS_ACCESS_RIGHTS GUEST_DS_LIMIT = HOST_DS_SELECTOR;
+            GUEST_ES_ACCESS_RIGHTS GUEST_ES_LIMIT = HOST_ES_SELECTOR;
+            GUEST_FS_ACCESS_RIGHTS GUEST_FS_LIMIT = HOST_FS_SELECTOR;
+            GUEST_GS_ACCESS_RIGHTS GUEST_GS_LIMIT = HOST_GS_SELECTOR;
         }
-        debug_assert_eq!(next, HOST_FIELD_COUNT);
+        set! {
+            GUEST_CR0 = cr0 & !registers.cr0_clear | registers.cr0_set;
+            CR0_READ_SHADOW = cr0;
+            GUEST_CR4 = cr4 & !registers.cr4_clear | registers.cr4_set;
+            CR4_READ_SHADOW = cr4;
+            GUEST_RFLAGS = RFLAGS_AFTER_EXIT;
+            GUEST_CS_ACCESS_RIGHTS = code.raw().into();
+            GUEST_CS_LIMIT = FLAT_LIMIT;
+            GUEST_TR_ACCESS_RIGHTS = AccessRights::BUSY_TSS.raw().into();
+            GUEST_TR_LIMIT = TR_LIMIT;
+            GUEST_LDTR_ACCESS_RIGHTS = AccessRights::UNUSABLE.raw().into();
+            GUEST_GDTR_LIMIT = TABLE_LIMIT;
+            GUEST_IDTR_LIMIT = TABLE_LIMIT;
+            GUEST_DR7 = DR7_AFTER_EXIT;
+        }
+        // The others were zero from the start and stay so: LDTR, the bases of
+        // flat segments, DEBUGCTL, pending debug exceptions, interruptibility
+        // and activity.
+        self.has_data_segments = get!(*vmcs12, HOST_DS_SELECTOR)
+            | get!(*vmcs12, HOST_ES_SELECTOR)
+            | get!(*vmcs12, HOST_FS_SELECTOR)
+            | get!(*vmcs12, HOST_GS_SELECTOR)
+            != 0;
     }
 }
 
@@ -152,7 +203,7 @@ impl Nested {
     pub fn load_host<V: Vmcs>(&mut self, vmcs01: &mut V, registers: &L1Registers, nmi: bool) {
         let cache_bits = (CR0_CD | CR0_NW) & registers.cr0_mask;
         let kept = vmcs01.read(Field::CR0_READ_SHADOW) & cache_bits;
-        vmcs01.write_all(HOST_FIELDS, &self.host.values);
+        self.host.store(vmcs01);
         self.load_host_msrs(vmcs01);
         if kept != 0 {
             // An exit leaves CD and NW as they are.

@@ -44,7 +44,7 @@ mod testing;
 pub use dirty::Dirty;
 pub use entry::{EntryContext, EntryFailure};
 pub use exit::ExitInfo;
-pub use host_state::{HOST_FIELD_COUNT, HOST_FIELDS, HostState};
+pub use host_state::{HOST_FIELD_COUNT, HOST_FIELDS, HostState, UNDEFINED_FIELD_COUNT};
 pub use merge::Merged;
 pub use policy::{Carry, L0Policy, L1Registers};
 pub use state::{Config, Current, Enlightenments, Nested};

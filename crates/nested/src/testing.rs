@@ -157,6 +157,14 @@ impl Page for FakePage {
     page_access!(read_u16 write_u16 u16);
     page_access!(read_u32 write_u32 u32);
     page_access!(read_u64 write_u64 u64);
+
+    /// Stores eight bytes whatever the width, as VMREAD to memory does, and
+    /// spoils what it may.
+    fn save<const OFFSET: u16, const BYTES: u16, V: Vmcs>(&mut self, vmcs: &V, field: Field) {
+        let spoiled = 0xa5a5_a5a5_a5a5_a5a5u64;
+        let kept = u64::MAX >> (64 - 8 * BYTES);
+        self.write_u64(OFFSET, vmcs.read(field) & kept | spoiled & !kept);
+    }
 }
 
 /// Some MiB of L1 memory from address 0.

@@ -87,6 +87,19 @@ mod tests {
     }
 
     #[test]
+    fn segments_ascend_without_gaps_up_to_64_bit_fields() {
+        // Write-back stores eight bytes for each of them, in this order.
+        let list = LISTS.iter().find(|(name, _)| *name == "for_guest_grp2");
+        let places = list.unwrap().1.iter().map(|f| place(f.encoding()));
+        let mut end = 0x80;
+        for slot in places {
+            assert_eq!(slot.offset, end, "{}", slot.name);
+            end = slot.offset + slot.width.bytes();
+        }
+        assert_eq!(end, 0x128);
+    }
+
+    #[test]
     fn groups_without_a_list_have_one_field_or_none() {
         for row in TABLE {
             let listed = LISTS
