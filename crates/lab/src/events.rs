@@ -82,6 +82,8 @@ pub enum FromL1 {
     Step(Step),
     /// The vmm measured an operation of L2, or says why it could not.
     Measure(Measurement),
+    /// An L2 Linux has ended.
+    L2End(L2End),
     /// A test payload's verdict on one case.
     Test(Case),
 }
@@ -137,6 +139,19 @@ pub struct Measurement {
     pub counters: Option<BTreeMap<String, f64>>,
     /// Why there is no figure.
     pub skipped: Option<String>,
+}
+
+/// How an L2 ended, as its VMM tells it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct L2End {
+    /// The L2's name.
+    pub name: String,
+    /// `reset`, `power-off`, `panic`, `triple-fault` or `failed`.
+    pub reason: String,
+    /// More about it.
+    pub message: Option<String>,
+    /// How long it ran, by L1's clock.
+    pub seconds: f64,
 }
 
 /// A test payload's verdict.

@@ -98,11 +98,10 @@ pub fn build(
     let vmm = paths::read(vmm)?;
     let l2_kernel = paths::read(&kernel.elf)?;
     let mut module_files = Vec::new();
-    for name in MODULES.iter().filter(|_| modules.is_some()) {
-        let path = modules
-            .map(|debian| debian.module(name))
-            .unwrap_or_default();
-        module_files.push((format!("lib/modules/{name}.ko"), paths::read(&path)?));
+    if let Some(debian) = modules {
+        for name in MODULES {
+            module_files.push((format!("lib/modules/{name}.ko"), debian.module(name)?));
+        }
     }
 
     let parts = [INIT, L2_INIT, &busybox, &vmm, &l2_kernel, &[FORMAT]];

@@ -248,6 +248,14 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                 console.show(Level::L1, &one_line(&measurement))?;
                 summary.measurements.push(measurement);
             }
+            Ok(FromL1::L2End(end)) => {
+                let name = end.name.clone();
+                console.show(
+                    Level::L2(name.clone()),
+                    &format!("[{} after {} s]", end.reason, end.seconds),
+                )?;
+                summary.l2.entry(name).or_default().end = Some(end);
+            }
             Ok(FromL1::Test(case)) => {
                 let verdict = if case.passed { "ok    " } else { "FAILED" };
                 console.show(

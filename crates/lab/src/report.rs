@@ -6,7 +6,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use crate::events::{Case, Counters, L1, Measurement, Start, Step};
+use crate::events::{Case, Counters, L1, L2End, Measurement, Start, Step};
 use crate::exit::Ending;
 
 /// What a run showed.
@@ -70,6 +70,8 @@ pub struct L2 {
     pub processors: Option<u32>,
     /// Its uptime in seconds when it reached its user space, by its own clock.
     pub uptime: Option<f64>,
+    /// How it ended.
+    pub end: Option<L2End>,
 }
 
 impl Setup {
@@ -169,6 +171,12 @@ impl Summary {
                 "L2  {name}: {}, {count}, in its user space after {uptime} s",
                 l2.uname.as_deref().unwrap_or("?")
             )?;
+        }
+        for end in self.l2.values().filter_map(|l2| l2.end.as_ref()) {
+            if !matches!(end.reason.as_str(), "reset" | "power-off") {
+                let message = end.message.as_deref().unwrap_or_default();
+                writeln!(out, "L2  {} ended by {}: {message}", end.name, end.reason)?;
+            }
         }
         for step in self.steps.iter().filter(|step| step.state == "failed") {
             writeln!(out, "L1  the step '{}' failed", step.name)?;
@@ -390,6 +398,7 @@ mod tests {
             uname: Some("Linux 6.1 x86_64".into()),
             processors: Some(2),
             uptime: Some(1.25),
+            end: None,
         };
         assert_eq!(summary.l2, BTreeMap::from([("a".to_owned(), expected)]));
         assert!(
