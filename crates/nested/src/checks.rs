@@ -15,7 +15,7 @@ mod controls;
 mod guest;
 mod host;
 
-pub use controls::controls;
+pub use controls::{controls, light_controls};
 pub use guest::{guest, guest_rip};
 pub use host::host;
 
@@ -30,17 +30,19 @@ pub const CONTROL_GROUPS: Dirty = Dirty::CONTROL_GRP1
     .union(Dirty::MSR_BITMAP)
     .union(Dirty::UNGROUPED);
 
+/// Of them, those for which [`light_controls`] will do when no primary
+/// control changed on which others depend.
+pub const LIGHT_GROUPS: Dirty = Dirty::CONTROL_PROC.union(Dirty::CONTROL_EVENT);
+
 /// Groups whose change calls for [`host`].
 pub const HOST_GROUPS: Dirty = Dirty::HOST_GRP1
     .union(Dirty::HOST_POINTER)
     .union(Dirty::CONTROL_GRP1)
     .union(Dirty::CONTROL_ENTRY);
 
-/// Groups whose change calls for [`guest`].
-pub const GUEST_GROUPS: Dirty = Dirty::CRDR
-    .union(Dirty::GUEST_GRP1)
-    .union(Dirty::CONTROL_GRP1)
-    .union(Dirty::CONTROL_PROC);
+/// Groups whose change calls for [`guest`]. That a restricted guest has PE and
+/// PG set is checked by hardware too, whichever way it became restricted.
+pub const GUEST_GROUPS: Dirty = Dirty::CRDR.union(Dirty::GUEST_GRP1);
 
 /// A rule of VM entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

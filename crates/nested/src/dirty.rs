@@ -87,6 +87,12 @@ impl Dirty {
         Self(self.0 | other.0)
     }
 
+    /// The groups of `self` that are not in `other`.
+    #[inline]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The groups as bits, numbered as in the clean-fields word; 17 stands for
     /// the ungrouped fields.
     #[inline]

@@ -128,6 +128,7 @@ impl Nested {
     }
 
     /// Copies the groups in `dirty` from L1's page: each word once.
+    #[inline(never)]
     fn load<P: Page>(&mut self, page: &P, dirty: Dirty) {
         macro_rules! copy {
             (; $($field:ident),*) => {
@@ -146,6 +147,24 @@ impl Nested {
         }
         if dirty.intersects(Dirty::CRDR) {
             for_crdr!(copy!());
+        }
+        if dirty.intersects(RARE) {
+            self.load_rare(page, dirty);
+        }
+        if load_ungrouped(&mut self.vmcs12, page) {
+            dirty = dirty.union(Dirty::UNGROUPED);
+        }
+        self.pending = self.pending.union(dirty);
+        self.stale = Dirty::NONE;
+    }
+
+    /// The groups that hardly change between two entries.
+    #[inline(never)]
+    fn load_rare<P: Page>(&mut self, page: &P, dirty: Dirty) {
+        macro_rules! copy {
+            (; $($field:ident),*) => {
+                $(put!(self.vmcs12, $field, get!(*page, $field));)*
+            };
         }
         if dirty.intersects(Dirty::CONTROL_EXCPN) {
             copy!(; EXCEPTION_BITMAP);
@@ -180,15 +199,10 @@ impl Nested {
         if dirty.intersects(Dirty::MSR_BITMAP) {
             copy!(; MSR_BITMAP);
         }
-        if load_ungrouped(&mut self.vmcs12, page) {
-            dirty = dirty.union(Dirty::UNGROUPED);
-        }
-        self.pending = self.pending.union(dirty);
-        self.stale = Dirty::NONE;
     }
 
     /// The checks that L0 makes itself, in the SDM's order.
-    #[inline]
+    #[inline(always)]
     fn check<M: Memory>(
         &mut self,
         memory: &M,
@@ -199,15 +213,11 @@ impl Nested {
         if context.blocked_by_mov_ss {
             return Err(EntryFailure::Valid(E::EntryBlockedByMovSs, None));
         }
-        let pending = self.pending;
-        if pending.intersects(checks::CONTROL_GROUPS) {
-            checks::controls(&self.vmcs12, &self.config, memory)
-                .map_err(|v| EntryFailure::Valid(E::EntryInvalidControls, Some(v)))?;
-        }
-        if pending.intersects(checks::HOST_GROUPS) {
-            checks::host(&self.vmcs12, &self.config)
-                .map_err(|v| EntryFailure::Valid(E::EntryInvalidHostState, Some(v)))?;
-            self.host.prepare(&self.vmcs12, registers);
+        if self
+            .pending
+            .intersects(checks::CONTROL_GROUPS.union(checks::HOST_GROUPS))
+        {
+            self.check_controls_and_host(memory, registers)?;
         }
         if self.host.is_64_bit != context.is_long_mode {
             return Err(EntryFailure::Valid(
@@ -216,7 +226,7 @@ impl Nested {
             ));
         }
         let mut guest = Ok(());
-        if pending.intersects(checks::GUEST_GROUPS) {
+        if self.pending.intersects(checks::GUEST_GROUPS) {
             guest = checks::guest(&self.vmcs12, &self.config, memory);
         }
         guest
@@ -228,6 +238,42 @@ impl Nested {
             })
     }
 }
+
+impl Nested {
+    #[inline(never)]
+    fn check_controls_and_host<M: Memory>(
+        &mut self,
+        memory: &M,
+        registers: &L1Registers,
+    ) -> Result<(), EntryFailure> {
+        use VmInstructionError as E;
+        let pending = self.pending;
+        if pending.intersects(checks::CONTROL_GROUPS) {
+            let others = checks::CONTROL_GROUPS.without(checks::LIGHT_GROUPS);
+            let light = !pending.intersects(others) && !self.primary_structure_changed();
+            let result = if light {
+                checks::light_controls(&self.vmcs12, &self.config)
+            } else {
+                checks::controls(&self.vmcs12, &self.config, memory)
+            };
+            result.map_err(|v| EntryFailure::Valid(E::EntryInvalidControls, Some(v)))?;
+        }
+        if pending.intersects(checks::HOST_GROUPS) {
+            checks::host(&self.vmcs12, &self.config)
+                .map_err(|v| EntryFailure::Valid(E::EntryInvalidHostState, Some(v)))?;
+            self.host.prepare(&self.vmcs12, registers);
+        }
+        Ok(())
+    }
+}
+
+/// Groups that [`Nested::load_rare`] copies.
+const RARE: Dirty = Dirty::ALL
+    .without(Dirty::GUEST_BASIC)
+    .without(Dirty::CONTROL_EVENT)
+    .without(Dirty::CONTROL_PROC)
+    .without(Dirty::CRDR)
+    .without(Dirty::UNGROUPED);
 
 /// Copies the fields that are in no clean group; says whether one changed.
 fn load_ungrouped<P: Page>(copy: &mut Vmcs12, page: &P) -> bool {

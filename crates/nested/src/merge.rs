@@ -30,6 +30,20 @@ const SECONDARY_FROM_L1: SecondaryControls = crate::caps::SECONDARY
     .difference(SecondaryControls::ENABLE_EPT)
     .difference(SecondaryControls::ENABLE_VPID);
 
+/// Primary controls on which more depends than their own bit of VMCS 02.
+pub(crate) const PRIMARY_STRUCTURE: PrimaryControls = PrimaryControls::USE_TSC_OFFSETTING
+    .union(PrimaryControls::USE_TPR_SHADOW)
+    .union(PrimaryControls::USE_IO_BITMAPS)
+    .union(PrimaryControls::USE_MSR_BITMAPS)
+    .union(PrimaryControls::ACTIVATE_SECONDARY);
+
+/// Groups that a hypervisor hardly touches between two runs of its guest.
+const RARE: Dirty = Dirty::CONTROL_EXCPN
+    .union(Dirty::UNGROUPED)
+    .union(Dirty::CONTROL_ENTRY)
+    .union(Dirty::GUEST_GRP1)
+    .union(Dirty::GUEST_GRP2);
+
 /// The load controls without which VM entry keeps L1's values.
 const LOADS: EntryControls = EntryControls::LOAD_DEBUG_CONTROLS
     .union(EntryControls::LOAD_PAT)
@@ -101,8 +115,6 @@ impl Nested {
         if primary.contains(PrimaryControls::USE_TPR_SHADOW) {
             vmcs02.write(Field::TPR_THRESHOLD, get!(self.vmcs12, TPR_THRESHOLD));
             merged.fields += 1;
-        } else if !primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
-            merged.msr_bitmap = false;
         }
         if !primary.contains(PrimaryControls::USE_MSR_BITMAPS) {
             merged.msr_bitmap = false;
@@ -116,6 +128,8 @@ impl Nested {
         merged
     }
 
+    /// Out of line: an entry with everything clean saves no registers for it.
+    #[inline(never)]
     fn merge_groups<V: Vmcs, M: Memory>(
         &mut self,
         vmcs02: &mut V,
@@ -148,15 +162,67 @@ impl Nested {
                 transfer!(; ENTRY_INSTRUCTION_LENGTH);
             }
         }
-        if dirty(Dirty::CONTROL_PROC.union(Dirty::CONTROL_GRP1)) {
+        let structure = dirty(Dirty::CONTROL_GRP1) || self.primary_structure_changed();
+        if structure {
             self.merge_execution_controls(vmcs02, policy, merged);
+        } else if dirty(Dirty::CONTROL_PROC) {
+            self.merge_primary_controls(vmcs02, policy, merged);
         }
-        if dirty(Dirty::CONTROL_PROC.union(Dirty::CONTROL_GRP2)) {
+        if structure || dirty(Dirty::CONTROL_GRP2) {
             self.merge_control_grp2(vmcs02, policy, memory, merged);
         }
         if dirty(Dirty::CRDR) {
             self.merge_control_registers(vmcs02, policy, merged);
         }
+        if dirty(RARE) {
+            self.merge_rare_groups(vmcs02, policy, groups, merged);
+        }
+        if self.l2_halted {
+            let info = get!(self.vmcs12, ENTRY_INTERRUPTION_INFO) as u32;
+            let injects =
+                dirty(Dirty::CONTROL_EVENT) && InterruptionInfo::from_raw(info).is_valid();
+            self.l2_halted = !injects;
+            merged.halt = !injects;
+        }
+        if structure || dirty(Dirty::CONTROL_XLAT) {
+            merged.ept = true;
+            let vpid = self.vpid().unwrap_or(0);
+            merged.flush_vpid = vpid == 0 || self.last_vpid != Some(vpid);
+            self.last_vpid = Some(vpid);
+        }
+        if structure || dirty(Dirty::MSR_BITMAP) {
+            let primary = self.primary_controls();
+            merged.msr_bitmap = primary.contains(PrimaryControls::USE_MSR_BITMAPS);
+        }
+    }
+
+    /// Whether primary controls changed on which other fields of VMCS 02
+    /// depend. Linux asks for interrupt windows all the time; that must not
+    /// cost a merge of bitmaps.
+    #[inline(always)]
+    pub(crate) fn primary_structure_changed(&self) -> bool {
+        match self.primary_in_02 {
+            Some(before) => (before ^ self.primary_controls()).intersects(PRIMARY_STRUCTURE),
+            None => true,
+        }
+    }
+
+    fn merge_rare_groups<V: Vmcs>(
+        &mut self,
+        vmcs02: &mut V,
+        policy: &L0Policy,
+        groups: Dirty,
+        merged: &mut Merged,
+    ) {
+        macro_rules! transfer {
+            (; $($field:ident),*) => {
+                $(
+                    vmcs02.write(Field::$field, get!(self.vmcs12, $field));
+                    merged.fields += 1;
+                )*
+            };
+        }
+        let dirty = |group: Dirty| groups.intersects(group);
         if dirty(Dirty::CONTROL_EXCPN.union(Dirty::UNGROUPED)) {
             merge_exceptions(&self.vmcs12, vmcs02, policy, merged);
         }
@@ -177,37 +243,11 @@ impl Nested {
         if dirty(Dirty::GUEST_GRP2) {
             for_guest_grp2!(transfer!());
         }
-        if self.l2_halted {
-            let info = get!(self.vmcs12, ENTRY_INTERRUPTION_INFO) as u32;
-            let injects =
-                dirty(Dirty::CONTROL_EVENT) && InterruptionInfo::from_raw(info).is_valid();
-            self.l2_halted = !injects;
-            merged.halt = !injects;
-        }
-        let translation = Dirty::CONTROL_XLAT
-            .union(Dirty::CONTROL_GRP1)
-            .union(Dirty::CONTROL_PROC);
-        if dirty(translation) {
-            merged.ept = true;
-            let vpid = self.vpid().unwrap_or(0);
-            merged.flush_vpid = vpid == 0 || self.last_vpid != Some(vpid);
-            self.last_vpid = Some(vpid);
-        }
-        let controls = Dirty::MSR_BITMAP
-            .union(Dirty::CONTROL_GRP1)
-            .union(Dirty::CONTROL_GRP2)
-            .union(Dirty::CONTROL_PROC);
-        if dirty(controls) {
-            let uses = self
-                .primary_controls()
-                .contains(PrimaryControls::USE_MSR_BITMAPS);
-            merged.msr_bitmap = uses;
-        }
     }
 
     /// Pin-based, primary and secondary controls.
     fn merge_execution_controls<V: Vmcs>(
-        &self,
+        &mut self,
         vmcs02: &mut V,
         policy: &L0Policy,
         merged: &mut Merged,
@@ -216,6 +256,19 @@ impl Nested {
         let pin = PinControls::from_bits_retain(pin) & crate::caps::PIN | policy.pin;
         vmcs02.write(Field::PIN_BASED_CONTROLS, pin.bits().into());
 
+        self.merge_primary_controls(vmcs02, policy, merged);
+        let secondary = self.secondary_controls() & SECONDARY_FROM_L1 | policy.secondary;
+        vmcs02.write(Field::SECONDARY_CONTROLS, secondary.bits().into());
+        vmcs02.write(Field::MSR_BITMAP, policy.msr_bitmap.raw());
+        merged.fields += 3;
+    }
+
+    fn merge_primary_controls<V: Vmcs>(
+        &mut self,
+        vmcs02: &mut V,
+        policy: &L0Policy,
+        merged: &mut Merged,
+    ) {
         let primary12 = self.primary_controls();
         let mut primary = primary12 & PRIMARY_FROM_L1 | policy.primary;
         // L1's ports are L0's emulation, whatever L1's bitmaps permit.
@@ -226,11 +279,8 @@ impl Nested {
             primary |= PrimaryControls::CR8_LOAD_EXITING | PrimaryControls::CR8_STORE_EXITING;
         }
         vmcs02.write(Field::PRIMARY_CONTROLS, primary.bits().into());
-
-        let secondary = self.secondary_controls() & SECONDARY_FROM_L1 | policy.secondary;
-        vmcs02.write(Field::SECONDARY_CONTROLS, secondary.bits().into());
-        vmcs02.write(Field::MSR_BITMAP, policy.msr_bitmap.raw());
-        merged.fields += 4;
+        self.primary_in_02 = Some(primary12);
+        merged.fields += 1;
     }
 
     fn merge_control_grp2<V: Vmcs, M: Memory>(

@@ -65,6 +65,8 @@ pub struct Nested {
     pub(crate) cr4_l0_only: u64,
     /// EFER and PAT that L2 left behind, for an exit that loads neither.
     pub(crate) left: crate::Carry,
+    /// L1's primary controls as they were merged into VMCS 02.
+    pub(crate) primary_in_02: Option<vmx::PrimaryControls>,
     /// The VPID 12 of the last entry.
     pub(crate) last_vpid: Option<u16>,
     /// L2 is in the HLT activity state, and waits in L0.
@@ -92,6 +94,7 @@ impl Nested {
                 debugctl: 0,
                 dr7: 0,
             },
+            primary_in_02: None,
             last_vpid: None,
             l2_halted: false,
             in_l2: false,
@@ -173,6 +176,9 @@ impl Nested {
     pub fn forget_groups(&mut self, groups: Dirty) {
         self.pending = self.pending.union(groups);
         self.stale = self.stale.union(groups);
+        if groups.intersects(Dirty::CONTROL_PROC) {
+            self.primary_in_02 = None;
+        }
     }
 
     /// The enlightenment words that the last entry read: what direct flush

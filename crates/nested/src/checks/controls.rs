@@ -73,12 +73,7 @@ pub fn controls<M: Memory>(vmcs12: &Vmcs12, config: &Config, memory: &M) -> Resu
         Field::PIN_BASED_CONTROLS,
         Rule::Requires(Field::PIN_BASED_CONTROLS),
     )?;
-    require(
-        pin.contains(PinControls::VIRTUAL_NMIS)
-            || !primary.contains(PrimaryControls::NMI_WINDOW_EXITING),
-        Field::PRIMARY_CONTROLS,
-        Rule::Requires(Field::PIN_BASED_CONTROLS),
-    )?;
+    nmi_window(pin, primary)?;
     translation(vmcs12, config, secondary)?;
     require(
         caps.true_exit.permits(exit.bits()),
@@ -112,6 +107,31 @@ pub fn controls<M: Memory>(vmcs12: &Vmcs12, config: &Config, memory: &M) -> Resu
         get!(*vmcs12, ENTRY_MSR_LOAD_ADDRESS),
         Field::ENTRY_MSR_LOAD_ADDRESS,
         limit,
+    )
+}
+
+/// The same for an entry where primary controls changed that stand for
+/// themselves (windows, single instructions) or an event is to be injected,
+/// and nothing else: most entries that are not clean.
+pub fn light_controls(vmcs12: &Vmcs12, config: &Config) -> Result<(), Violation> {
+    let pin = PinControls::from_bits_retain(get!(*vmcs12, PIN_BASED_CONTROLS) as u32);
+    let primary = PrimaryControls::from_bits_retain(get!(*vmcs12, PRIMARY_CONTROLS) as u32);
+    require(
+        config.caps.true_primary.permits(primary.bits()),
+        Field::PRIMARY_CONTROLS,
+        Rule::AllowedBits,
+    )?;
+    nmi_window(pin, primary)?;
+    event(vmcs12, config, secondary(vmcs12, primary))
+}
+
+/// NMI-window exiting needs virtual NMIs.
+fn nmi_window(pin: PinControls, primary: PrimaryControls) -> Result<(), Violation> {
+    require(
+        pin.contains(PinControls::VIRTUAL_NMIS)
+            || !primary.contains(PrimaryControls::NMI_WINDOW_EXITING),
+        Field::PRIMARY_CONTROLS,
+        Rule::Requires(Field::PIN_BASED_CONTROLS),
     )
 }
 

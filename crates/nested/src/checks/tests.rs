@@ -258,6 +258,32 @@ fn events() {
 }
 
 #[test]
+fn the_light_checks_find_what_they_look_at() {
+    let light = |changes: &[(Field, u64)]| light_controls(&with(changes), &config());
+    let primary = linux(Field::PRIMARY_CONTROLS);
+    assert_eq!(light(&[]), Ok(()));
+    assert_eq!(light(&[(Field::PRIMARY_CONTROLS, primary | 4)]), Ok(()));
+    for (field, value) in [
+        (Field::PRIMARY_CONTROLS, primary | 1 << 17),
+        (Field::PRIMARY_CONTROLS, primary & !2),
+        (Field::ENTRY_INTERRUPTION_INFO, 0x8000_0203),
+    ] {
+        let changes = [(field, value)];
+        let found = controls(&with(&changes), &config(), &memory());
+        assert!(found.is_err());
+        assert_eq!(light(&changes), found);
+    }
+    let window = [
+        (Field::PRIMARY_CONTROLS, primary | 1 << 22),
+        (
+            Field::PIN_BASED_CONTROLS,
+            linux(Field::PIN_BASED_CONTROLS) & !(1 << 5),
+        ),
+    ];
+    assert!(light(&window).is_err());
+}
+
+#[test]
 fn host_registers() {
     let cr0 = Field::HOST_CR0;
     bad_host(&[(cr0, 0x8005_0013)], cr0, Rule::AllowedBits);

@@ -18,19 +18,64 @@ fn changed(fields: &[(Field, u64)]) -> (Scene, Merged) {
 
 #[test]
 fn controls_are_both_levels() {
-    let (scene, merged) = changed(&[(Field::PRIMARY_CONTROLS, 0xb5a0_6dfe)]);
+    let (mut scene, merged) = changed(&[(Field::PRIMARY_CONTROLS, 0xb5a0_6dfe)]);
+    // A window is one bit of one field.
+    assert!(!merged.ept && merged.groups == Dirty::CONTROL_PROC);
+    let written = scene.vmcs02.take_written();
+    assert!(written.contains(&Field::PRIMARY_CONTROLS));
+    assert!(!written.contains(&Field::SECONDARY_CONTROLS));
     let primary = scene.vmcs02.peek(Field::PRIMARY_CONTROLS) as u32;
     let primary = PrimaryControls::from_bits_retain(primary);
     assert!(primary.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING));
     assert!(primary.contains(PrimaryControls::USE_TPR_SHADOW));
     assert!(primary.contains(PrimaryControls::UNCONDITIONAL_IO_EXITING));
     assert!(!primary.contains(PrimaryControls::USE_IO_BITMAPS));
-    assert!(merged.msr_bitmap && merged.ept);
     let pin = scene.vmcs02.peek(Field::PIN_BASED_CONTROLS) as u32;
     assert_eq!(pin, 0x29 & 0x3f | 0x9);
     let secondary = scene.vmcs02.peek(Field::SECONDARY_CONTROLS) as u32;
     assert_eq!(secondary, 0x0010_10aa | 0x22);
     assert_eq!(scene.vmcs02.peek(Field::MSR_BITMAP), 0x7_7000);
+}
+
+#[test]
+fn primary_controls_that_others_depend_on_are_merged_with_them() {
+    for bit in PRIMARY_STRUCTURE.difference(PrimaryControls::USE_IO_BITMAPS) {
+        let mut scene = Scene::reflected();
+        let primary = u64::from(0xb5a0_6dfa ^ bit.bits());
+        scene.page.store(Field::PRIMARY_CONTROLS, primary);
+        scene.reset();
+        scene.prepare(&RESUME).unwrap();
+        let merged = scene.merge();
+        let uses_bitmap = bit != PrimaryControls::USE_MSR_BITMAPS;
+        assert!(merged.ept && merged.msr_bitmap == uses_bitmap, "{bit:?}");
+        let written = scene.vmcs02.take_written();
+        for field in [
+            Field::PRIMARY_CONTROLS,
+            Field::SECONDARY_CONTROLS,
+            Field::TSC_OFFSET,
+        ] {
+            assert!(written.contains(&field), "{bit:?} {field:?}");
+        }
+        // And once they are, a window is a window again.
+        scene.exit(10);
+        scene.page.store(Field::PRIMARY_CONTROLS, primary | 4);
+        scene.prepare(&RESUME).unwrap();
+        assert!(!scene.merge().ept);
+    }
+}
+
+#[test]
+fn a_forgotten_vmcs_02_gets_all_controls() {
+    let mut scene = Scene::reflected();
+    scene.nested.forget_groups(Dirty::CONTROL_PROC);
+    scene.prepare(&RESUME).unwrap();
+    assert!(scene.merge().ept);
+    assert!(
+        scene
+            .vmcs02
+            .take_written()
+            .contains(&Field::PIN_BASED_CONTROLS)
+    );
 }
 
 #[test]
