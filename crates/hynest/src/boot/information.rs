@@ -218,10 +218,10 @@ impl Information {
         for i in 0..u64::from(modules) {
             let at = list + i * 32;
             let (start, size, line) = (long(at, 0), long(at, 8), long(at, 16));
-            // SAFETY: as for the command line.
             let line = if line == 0 {
                 ""
             } else {
+                // SAFETY: as for the command line.
                 unsafe { text_at(line)? }
             };
             self.add_module(Module {

@@ -8,14 +8,10 @@ pub const APIC_BASE: u32 = 0x1B;
 pub const FEATURE_CONTROL: u32 = 0x3A;
 /// IA32_EFER.
 pub const EFER: u32 = 0xC000_0080;
-/// IA32_FS_BASE.
-pub const FS_BASE: u32 = 0xC000_0100;
 /// IA32_GS_BASE.
 pub const GS_BASE: u32 = 0xC000_0101;
 /// IA32_PAT.
 pub const PAT: u32 = 0x277;
-/// IA32_XSS.
-pub const XSS: u32 = 0xDA0;
 
 /// Reads an MSR.
 ///

@@ -2,38 +2,40 @@
 
 use core::arch::asm;
 
-macro_rules! port_access {
-    ($in_name:ident, $out_name:ident, $type:ty, $register:tt) => {
-        /// Reads an I/O port.
-        ///
-        /// # Safety
-        /// The port's device belongs to L0, and reading it has no effect L0 does not expect.
-        #[inline]
-        pub unsafe fn $in_name(port: u16) -> $type {
-            let value: $type;
-            // SAFETY: touches no memory; the device effect is the caller's promise.
-            unsafe {
-                asm!(concat!("in ", $register, ", dx"), in("dx") port, out($register) value,
-                    options(nomem, nostack, preserves_flags));
-            }
-            value
-        }
-
-        /// Writes an I/O port.
-        ///
-        /// # Safety
-        /// The port's device belongs to L0, and the write does what L0 means.
-        #[inline]
-        pub unsafe fn $out_name(port: u16, value: $type) {
-            // SAFETY: touches no memory; the device effect is the caller's promise.
-            unsafe {
-                asm!(concat!("out dx, ", $register), in("dx") port, in($register) value,
-                    options(nomem, nostack, preserves_flags));
-            }
-        }
-    };
+/// Reads a byte from an I/O port.
+///
+/// # Safety
+/// The port's device belongs to L0, and reading it has no effect L0 does not expect.
+#[inline]
+pub unsafe fn inb(port: u16) -> u8 {
+    let value: u8;
+    // SAFETY: touches no memory; the device's effect is the caller's promise.
+    unsafe {
+        asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags));
+    }
+    value
 }
 
-port_access!(inb, outb, u8, "al");
-port_access!(inw, outw, u16, "ax");
-port_access!(inl, outl, u32, "eax");
+/// Writes a byte to an I/O port.
+///
+/// # Safety
+/// The port's device belongs to L0, and the write does what L0 means.
+#[inline]
+pub unsafe fn outb(port: u16, value: u8) {
+    // SAFETY: touches no memory; the device's effect is the caller's promise.
+    unsafe {
+        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags));
+    }
+}
+
+/// Writes a word to an I/O port.
+///
+/// # Safety
+/// As [`outb`].
+#[inline]
+pub unsafe fn outw(port: u16, value: u16) {
+    // SAFETY: as above.
+    unsafe {
+        asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack, preserves_flags));
+    }
+}

@@ -2,34 +2,45 @@
 
 use core::arch::{asm, x86_64::__cpuid_count};
 
-macro_rules! control_register {
-    ($read:ident, $write:ident, $name:literal) => {
+macro_rules! read_control_register {
+    ($read:ident, $name:literal) => {
         /// Reads the control register.
         #[inline]
         pub fn $read() -> u64 {
             let value: u64;
             // SAFETY: reading a control register at CPL 0 has no effect.
-            unsafe { asm!(concat!("mov {}, ", $name), out(reg) value, options(nomem, nostack, preserves_flags)) }
+            unsafe {
+                asm!(concat!("mov {}, ", $name), out(reg) value,
+                    options(nomem, nostack, preserves_flags));
+            }
             value
         }
+    };
+}
 
+macro_rules! write_control_register {
+    ($write:ident, $name:literal) => {
         /// Writes the control register.
         ///
         /// # Safety
         /// The value is legal and keeps L0's code, data and stack mapped and usable.
         #[inline]
-        #[allow(dead_code)]
         pub unsafe fn $write(value: u64) {
             // SAFETY: the caller's promise.
-            unsafe { asm!(concat!("mov ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) }
+            unsafe {
+                asm!(concat!("mov ", $name, ", {}"), in(reg) value,
+                    options(nostack, preserves_flags));
+            }
         }
     };
 }
 
-control_register!(cr0, set_cr0, "cr0");
-control_register!(cr2, set_cr2, "cr2");
-control_register!(cr3, set_cr3, "cr3");
-control_register!(cr4, set_cr4, "cr4");
+read_control_register!(cr0, "cr0");
+read_control_register!(cr2, "cr2");
+read_control_register!(cr4, "cr4");
+write_control_register!(set_cr0, "cr0");
+write_control_register!(set_cr2, "cr2");
+write_control_register!(set_cr4, "cr4");
 
 /// CPUID of a leaf and sub-leaf: EAX, EBX, ECX, EDX.
 #[inline]

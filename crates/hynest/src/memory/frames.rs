@@ -11,14 +11,12 @@ struct Pool {
     next: u64,
     end: u64,
     free: u64,
-    available: u64,
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool {
     next: 0,
     end: 0,
     free: 0,
-    available: 0,
 });
 
 /// Gives the pool its memory.
@@ -30,7 +28,6 @@ pub unsafe fn initialise(start: Spa, end: Spa) {
         next: start.raw(),
         end: end.raw(),
         free: 0,
-        available: (end.raw() - start.raw()) / PAGE_SIZE,
     };
 }
 
@@ -63,7 +60,6 @@ pub fn allocate() -> Option<Spa> {
         } else {
             return None;
         };
-        pool.available -= 1;
         Spa::new(frame)
     };
     // SAFETY: the frame is ours alone now.
@@ -91,7 +87,6 @@ pub fn allocate_pair_at_boot() -> Spa {
     );
     let pair = Spa::new(pool.next);
     pool.next += 2 * PAGE_SIZE;
-    pool.available -= 2;
     drop(pool);
     // SAFETY: both frames are ours alone now.
     unsafe { pointer::<u8>(pair).write_bytes(0, 2 * PAGE_SIZE as usize) };
@@ -108,10 +103,4 @@ pub unsafe fn free(frame: Spa) {
     // SAFETY: the frame is unused, by the caller's promise.
     unsafe { pointer::<u64>(frame).write(pool.free) };
     pool.free = frame.raw();
-    pool.available += 1;
-}
-
-/// How many frames are left.
-pub fn available() -> u64 {
-    POOL.lock().available
 }

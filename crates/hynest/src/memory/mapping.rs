@@ -24,7 +24,7 @@ pub unsafe fn extend(top: u64) {
     let huge = register::cpuid(0x8000_0001, 0)[3] & (1 << 26) != 0;
     for gib in 4..top.div_ceil(GIB).min(512) {
         let entry = if huge {
-            gib * GIB | LARGE
+            (gib * GIB) | LARGE
         } else {
             let directory = frames::allocate_at_boot();
             for i in 0..512u64 {
@@ -32,7 +32,7 @@ pub unsafe fn extend(top: u64) {
                 unsafe {
                     pointer::<u64>(directory)
                         .add(i as usize)
-                        .write(gib * GIB + (i << 21) | LARGE);
+                        .write((gib * GIB + (i << 21)) | LARGE);
                 }
             }
             directory.raw() | TABLE

@@ -12,7 +12,7 @@ use core::fmt::{self, Write};
 use spin::Mutex;
 
 pub use port::Sink;
-use port::{sink, write_byte};
+use port::write_byte;
 
 /// The framing escape.
 const DLE: u8 = 0x10;
@@ -54,11 +54,6 @@ static STREAM: Mutex<Stream> = Mutex::new(Stream { channel: None });
 /// Chooses where the stream leaves the machine.
 pub fn select(to: Sink) {
     port::select(to);
-}
-
-/// Where the stream leaves the machine.
-pub fn selected() -> Sink {
-    sink()
 }
 
 /// Sends one byte of a partition's UART.

@@ -43,7 +43,7 @@ pub fn initialise_com1() {
     }
 }
 
-pub fn sink() -> Sink {
+fn sink() -> Sink {
     if SINK.load(Ordering::Relaxed) == Sink::Com1 as u8 {
         Sink::Com1
     } else {

@@ -58,11 +58,6 @@ impl Vp {
         read(Field::GUEST_CR0) & !CR0_OWNED | read(Field::CR0_READ_SHADOW) & CR0_OWNED
     }
 
-    /// CR4 as L1 reads it.
-    pub fn effective_cr4(&self) -> u64 {
-        read(Field::GUEST_CR4) & !CR4_OWNED | read(Field::CR4_READ_SHADOW) & CR4_OWNED
-    }
-
     fn write_cr0(&mut self, value: u64) {
         let value = value & (CR0_DEFINED | !0xFFFF_FFFF);
         let (cr4, efer) = (read(Field::GUEST_CR4), read(Field::GUEST_EFER));

@@ -7,7 +7,7 @@
 
 use core::arch::global_asm;
 
-use super::{Vp, exits};
+use super::exits;
 use crate::cpu::per_cpu::KICKED_OFFSET;
 
 /// What is to be executed to enter the guest; the number that the exit handler returns.
@@ -106,7 +106,7 @@ unsafe extern "C" {
     /// # Safety
     /// `vp` is this processor's, for good; `stack` is the HOST_RSP of its VMCSs, 16-byte
     /// aligned, with room above for one word; the current VMCS is ready to be entered.
-    pub fn vp_enter(vp: *mut Vp, stack: u64, entry: Entry) -> !;
+    pub fn vp_enter(vp: *mut core::ffi::c_void, stack: u64, entry: Entry) -> !;
 
     /// Where VM exits arrive: HOST_RIP.
     pub static vp_exit: [u8; 0];

@@ -158,14 +158,16 @@ impl Vp {
         }
         if self.apic.pending().is_some() {
             let enabled = read(Field::GUEST_RFLAGS) & RFLAGS_IF != 0;
-            if !taken && !shadow && enabled {
-                if let Some(vector) = self.apic.acknowledge() {
-                    self.count(Counter::Interrupts);
-                    write(
-                        Field::ENTRY_INTERRUPTION_INFO,
-                        u64::from(InterruptionInfo::external_interrupt(vector).raw()),
-                    );
-                }
+            if !taken
+                && !shadow
+                && enabled
+                && let Some(vector) = self.apic.acknowledge()
+            {
+                self.count(Counter::Interrupts);
+                write(
+                    Field::ENTRY_INTERRUPTION_INFO,
+                    u64::from(InterruptionInfo::external_interrupt(vector).raw()),
+                );
             }
             if self.apic.pending().is_some() {
                 windows |= PrimaryControls::INTERRUPT_WINDOW_EXITING;
@@ -183,8 +185,12 @@ impl Vp {
         }
     }
 
-    /// Makes L1 take an exception instead of finishing its instruction.
+    /// Makes the guest take an exception instead of finishing its instruction; where L1 intercepts
+    /// it from L2, L1 gets the exit.
     pub fn inject_exception(&mut self, vector: u8, error_code: Option<u32>) {
+        if self.nested.is_in_l2() {
+            return self.inject_into_l2(vector, error_code);
+        }
         let mut info = InterruptionInfo::exception(vector);
         // In real mode exceptions push no error code.
         if let Some(code) = error_code

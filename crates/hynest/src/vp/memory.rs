@@ -16,31 +16,15 @@ pub struct L1Memory {
 }
 
 macro_rules! word {
-    ($read:ident, $write:ident, $type:ty) => {
+    ($read:ident, $type:ty) => {
         /// Reads a naturally aligned word; `None` outside of the memory or unaligned.
         #[inline]
         pub fn $read(&self, address: Gpa1) -> Option<$type> {
-            let from = self.check(
-                address,
-                size_of::<$type>() as u64,
-                align_of::<$type>() as u64,
-            )?;
+            let bytes = size_of::<$type>() as u64;
+            let from = self.check(address, bytes, bytes)?;
             // SAFETY: in L1's memory, aligned, mapped for good; volatile because L1 may write
             // at the same time, which is a race only for L1.
             Some(unsafe { pointer::<$type>(from).read_volatile() })
-        }
-
-        /// Writes a naturally aligned word; `None` outside of the memory or unaligned.
-        #[inline]
-        pub fn $write(&self, address: Gpa1, value: $type) -> Option<()> {
-            let to = self.check(
-                address,
-                size_of::<$type>() as u64,
-                align_of::<$type>() as u64,
-            )?;
-            // SAFETY: as for the read.
-            unsafe { pointer::<$type>(to).write_volatile(value) };
-            Some(())
         }
     };
 }
@@ -85,15 +69,24 @@ impl L1Memory {
         Some(Spa::new(self.base.raw() + raw))
     }
 
-    word!(read_u16, write_u16, u16);
-    word!(read_u32, write_u32, u32);
-    word!(read_u64, write_u64, u64);
+    word!(read_u32, u32);
+    word!(read_u64, u64);
 
     /// Copies bytes out; `false`, with nothing copied, when part of them is not memory.
     pub fn read(&self, address: Gpa1, to: &mut [u8]) -> bool {
         let Some(from) = self.check(address, to.len() as u64, 1) else {
             return false;
         };
+        // Aligned words are copied whole: L1 and L0 agree on them without a lock.
+        if from.is_aligned(8) && to.len().is_multiple_of(8) {
+            let from = pointer::<u64>(from);
+            for (i, word) in to.chunks_exact_mut(8).enumerate() {
+                // SAFETY: within the checked range; volatile as for words.
+                let value = unsafe { from.add(i).read_volatile() };
+                word.copy_from_slice(&value.to_ne_bytes());
+            }
+            return true;
+        }
         let from = pointer::<u8>(from);
         for (i, byte) in to.iter_mut().enumerate() {
             // SAFETY: within the checked range; volatile as for words.
@@ -107,6 +100,19 @@ impl L1Memory {
         let Some(to) = self.check(address, from.len() as u64, 1) else {
             return false;
         };
+        if let (true, Ok(bytes)) = (to.is_aligned(4), from.try_into()) {
+            // SAFETY: within the checked range; volatile as for words.
+            unsafe { pointer::<u32>(to).write_volatile(u32::from_ne_bytes(bytes)) };
+            return true;
+        }
+        if to.is_aligned(8) && from.len().is_multiple_of(8) {
+            let to = pointer::<u64>(to);
+            for (i, word) in from.as_chunks::<8>().0.iter().enumerate() {
+                // SAFETY: within the checked range; volatile as for words.
+                unsafe { to.add(i).write_volatile(u64::from_ne_bytes(*word)) };
+            }
+            return true;
+        }
         let to = pointer::<u8>(to);
         for (i, byte) in from.iter().enumerate() {
             // SAFETY: within the checked range; volatile as for words.

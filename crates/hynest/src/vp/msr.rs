@@ -21,7 +21,7 @@ const X2APIC: core::ops::RangeInclusive<u32> = 0x800..=0x8FF;
 const VMX: core::ops::RangeInclusive<u32> = 0x480..=0x491;
 
 /// The access gives #GP(0).
-struct Refused;
+pub struct Refused;
 
 impl From<::hyperv::msr::GeneralProtection> for Refused {
     fn from(_: ::hyperv::msr::GeneralProtection) -> Self {
@@ -61,7 +61,8 @@ impl Vp {
         }
     }
 
-    fn read_msr(&mut self, msr: u32) -> Result<u64, Refused> {
+    /// Reads an MSR of L1 that L0 emulates.
+    pub fn read_msr(&mut self, msr: u32) -> Result<u64, Refused> {
         Ok(match msr {
             HYPERVISOR_RANGE_FIRST..=HYPERVISOR_RANGE_LAST => self.read_synthetic_msr(msr)?,
             _ if X2APIC.contains(&msr) => self.apic.read_msr(msr, self.tsc_now())?,
@@ -73,7 +74,8 @@ impl Vp {
         })
     }
 
-    fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), Refused> {
+    /// Writes an MSR of L1 that L0 emulates.
+    pub fn write_msr(&mut self, msr: u32, value: u64) -> Result<(), Refused> {
         match msr {
             HYPERVISOR_RANGE_FIRST..=HYPERVISOR_RANGE_LAST => {
                 self.write_synthetic_msr(msr, value)?;

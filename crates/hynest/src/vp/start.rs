@@ -380,5 +380,5 @@ pub fn run(index: usize) -> ! {
     report::register(index, vp);
     // SAFETY: the VP is this processor's for good, VMCS 01 is current and complete, and the stack
     // is the processor's own with a word at `stack`.
-    unsafe { entry::vp_enter(vp, stack, entry) }
+    unsafe { entry::vp_enter(vp.cast(), stack, entry) }
 }

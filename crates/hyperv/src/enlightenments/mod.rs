@@ -92,13 +92,13 @@ enlightenments! {
     DirectFlush = "direct-flush", later, needs [Evmcs],
         "L2's flush hypercalls end in L0";
     /// FlushGuestPhysicalAddressSpace and -List.
-    GpaFlush = "gpa-flush", later, needs [],
+    GpaFlush = "gpa-flush", offered, needs [],
         "one hypercall rather than INVEPT on every processor";
     /// FlushVirtualAddressSpace, -List and their Ex forms.
-    TlbFlush = "tlb-flush", later, needs [],
+    TlbFlush = "tlb-flush", offered, needs [],
         "one hypercall rather than IPIs to flush other VPs' TLBs";
     /// SendSyntheticClusterIpi and its Ex form.
-    Ipi = "ipi", later, needs [],
+    Ipi = "ipi", offered, needs [],
         "one hypercall rather than an ICR write for each target";
     /// REENLIGHTENMENT_CONTROL, TSC_EMULATION_CONTROL and -STATUS.
     Reenlightenment = "reenlightenment", later, needs [FrequencyMsrs],

@@ -16,7 +16,7 @@ impl Vp {
         match CrAccess::from_qualification(read(Field::EXIT_QUALIFICATION)) {
             CrAccess::MovTo { cr: 0, gpr } => self.write_l2_cr0(self.gpr(gpr)),
             // The bits of CR4 that L0 alone intercepts do not exist for L1's guests either.
-            CrAccess::MovTo { cr: 4, .. } => self.inject_into_l2(13, Some(0)),
+            CrAccess::MovTo { cr: 4, .. } => self.inject_gp(),
             CrAccess::Clts => {
                 let value = self.l2_reads(Field::GUEST_CR0) & !cr::CR0_TS;
                 self.write_l2_cr0(value);
@@ -52,7 +52,7 @@ impl Vp {
             return write(Field::CR0_READ_SHADOW, shadow);
         }
         if cache == CR0_CACHE & !cr::CR0_CD {
-            return self.inject_into_l2(13, Some(0));
+            return self.inject_gp();
         }
         let mask12 = read(Field::CR0_GUEST_HOST_MASK) & !self.nested.policy.cr0_mask;
         let (hardware, shadow) = cr::emulate_write(

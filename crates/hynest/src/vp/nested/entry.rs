@@ -81,6 +81,9 @@ impl Vp {
                 .merge(&mut CurrentVmcs, &self.nested.policy, &carry, &memory);
         self.counters[Counter::MergedFields as usize] += u64::from(merged.fields);
         self.follow_merge(&merged);
+        if self.nested.logic.has_msr_lists() && !self.load_entry_msrs() {
+            return;
+        }
         // The interrupt that waited for L1 is L2's business now, or ends L2 at once.
         if self.apic.pending().is_some() || self.nmi_pending || merged.halt {
             self.attention = true;
@@ -158,12 +161,24 @@ impl Vp {
         true
     }
 
+    /// L2's state is in VMCS 12: what is left of an exit to L1.
+    #[inline]
+    pub fn finish_exit(&mut self, nmi: bool) {
+        if self.nested.logic.has_msr_lists() {
+            self.store_exit_msrs();
+        }
+        self.return_to_l1_host(nmi);
+    }
+
     /// L1 goes on at its host state; VMCS 12 holds the exit already.
     pub fn return_to_l1_host(&mut self, nmi: bool) {
         self.load_vmcs01();
         self.nested
             .logic
             .load_host(&mut CurrentVmcs, &L1_REGISTERS, nmi);
+        if self.nested.logic.has_msr_lists() {
+            self.load_exit_msrs();
+        }
         // L1's RFLAGS.IF is clear now, and what waited for it may have changed.
         self.attention = true;
     }

@@ -3,13 +3,14 @@
 use nested::reflect::Owner;
 use nested::{ExitInfo, events};
 use platform::counters::Counter;
-use vmx::{BasicExitReason, EptViolation, ExitReason, Field, InterruptionInfo};
+use vmx::{BasicExitReason, EptViolation, ExitReason, Field, InterruptionInfo, IoAccess};
 
 use super::super::vmcs::read;
 use super::super::{Registers, Vp, exits};
 use super::entry::page_of;
 use super::pages::CurrentVmcs;
 use super::shadow::{Reflection, Violation};
+use crate::log;
 
 impl nested::reflect::Registers for Registers {
     #[inline]
@@ -48,7 +49,7 @@ impl Vp {
             Some(page) => self.nested.logic.reflect_enlightened(&CurrentVmcs, page),
             None => self.nested.logic.reflect_plain(&CurrentVmcs),
         }
-        self.return_to_l1_host(nmi);
+        self.finish_exit(nmi);
     }
 
     /// Hardware found L2's state wrong while it entered.
@@ -80,7 +81,17 @@ impl Vp {
             BasicExitReason::Rdmsr => self.rdmsr_exit(),
             BasicExitReason::Wrmsr => self.wrmsr_exit(),
             BasicExitReason::IoInstruction => {
-                let access = vmx::IoAccess::from_qualification(read(Field::EXIT_QUALIFICATION));
+                let access = IoAccess::from_qualification(read(Field::EXIT_QUALIFICATION));
+                if access.is_string() {
+                    // Its memory operand is L2's, behind two levels of paging. No L1 is known to
+                    // let L2 at its ports by string instructions.
+                    log!(
+                        "VP {}: L2's string I/O on L1's port {:#x}: #GP",
+                        self.index,
+                        access.port()
+                    );
+                    return self.inject_gp();
+                }
                 self.io_exit(access);
             }
             BasicExitReason::CrAccess => self.l2_control_register_exit(),
@@ -118,6 +129,6 @@ impl Vp {
                 .reflect_enlightened_as(&CurrentVmcs, page, &info),
             None => self.nested.logic.reflect_plain_as(&CurrentVmcs, &info),
         }
-        self.return_to_l1_host(false);
+        self.finish_exit(false);
     }
 }

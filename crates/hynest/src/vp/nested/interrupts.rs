@@ -137,7 +137,7 @@ impl Vp {
                 .reflect_enlightened_as(&CurrentVmcs, page, &info),
             None => self.nested.logic.reflect_plain_as(&CurrentVmcs, &info),
         }
-        self.return_to_l1_host(nmi);
+        self.finish_exit(nmi);
     }
 
     /// Makes L2 take an exception that L0's emulation raised, or L1 the exit for it.

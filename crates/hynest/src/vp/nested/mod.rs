@@ -7,6 +7,7 @@ mod entry;
 mod exits;
 mod instructions;
 mod interrupts;
+mod msr_lists;
 mod pages;
 mod shadow;
 mod vmcs02;
