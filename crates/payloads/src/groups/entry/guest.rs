@@ -6,7 +6,7 @@ use ::vmx::{
 
 use super::{Case, each_good, each_qualified};
 use crate::rt::harness::Check;
-use crate::rt::{cpu, memory, paging};
+use crate::rt::{apic, cpu, memory, paging};
 use crate::vm::{L2, Outcome};
 
 const IA32E: u64 = EntryControls::IA32E_MODE_GUEST.bits() as u64;
@@ -46,8 +46,20 @@ fn unrestricted(l2: &L2) -> bool {
     }
 }
 
+/// Enters with an activity state. Should L2 sleep, the timer ends it.
 fn activity(l2: &L2, state: u64) -> bool {
-    l2.caps.misc >> (5 + state) & 1 != 0 && set(l2, Field::GUEST_ACTIVITY_STATE, state)
+    if l2.caps.misc >> (5 + state) & 1 == 0 {
+        return false;
+    }
+    l2.set(Field::GUEST_ACTIVITY_STATE, state);
+    l2.add(
+        Field::PIN_BASED_CONTROLS,
+        u64::from(PinControls::EXTERNAL_INTERRUPT_EXITING.bits()),
+    );
+    apic::write(apic::register::DIVIDE, apic::timer::DIVIDE_BY_1);
+    apic::write(apic::register::LVT_TIMER, 0x41);
+    apic::write(apic::register::INITIAL_COUNT, 20_000_000);
+    true
 }
 
 /// Whether what Bochs itself does not check is to be checked: under a hypervisor.

@@ -156,6 +156,10 @@ fn after_failure(check: &Check) {
     l2.set(Field::ENTRY_INTERRUPTION_INFO, info);
     l2.set(Field::GUEST_CR3, u64::MAX);
     l2.set(Field::GUEST_RSP, 0x1234_5678);
+    let (pat, efer) = (
+        crate::rt::cpu::msr(crate::rt::cpu::MSR_PAT),
+        crate::rt::cpu::msr(crate::rt::cpu::MSR_EFER),
+    );
     let failed = Outcome::entry_failure(::vmx::BasicExitReason::InvalidGuestState);
     check.equal("fails", l2.run(), failed);
     check.equal("CR3 stays", l2.get(Field::GUEST_CR3), u64::MAX);
@@ -166,6 +170,16 @@ fn after_failure(check: &Check) {
         info,
     );
     check.equal("fails again", l2.run(), failed);
+    check.equal(
+        "PAT is L1's still",
+        crate::rt::cpu::msr(crate::rt::cpu::MSR_PAT),
+        pat,
+    );
+    check.equal(
+        "EFER is L1's still",
+        crate::rt::cpu::msr(crate::rt::cpu::MSR_EFER),
+        efer,
+    );
     l2.set(Field::GUEST_CR3, crate::rt::cpu::cr3());
     l2.set(Field::GUEST_RSP, l2.stack);
     l2.set(Field::ENTRY_INTERRUPTION_INFO, 0);
