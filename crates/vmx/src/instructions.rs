@@ -114,6 +114,43 @@ pub unsafe fn vmread(field: Field) -> u64 {
     value
 }
 
+/// Reads a field of the current VMCS into the eight bytes at `base + OFFSET`: one instruction
+/// less than by a register.
+///
+/// # Safety
+/// As [`vmread`]; the eight bytes are valid for writes.
+#[inline(always)]
+pub unsafe fn vmread_to<const OFFSET: u16>(field: Field, base: *mut u8) {
+    // SAFETY: writes the eight bytes that the caller vouches for.
+    unsafe {
+        asm!(
+            "vmread qword ptr [{base} + {offset}], {field}",
+            base = in(reg) base,
+            offset = const OFFSET,
+            field = in(reg) u64::from(field.encoding()),
+            options(nostack),
+        );
+    }
+}
+
+/// Writes a field of the current VMCS from the word `INDEX` of `values`.
+///
+/// # Safety
+/// As [`vmwrite`]; `values` has more than `INDEX` words.
+#[inline(always)]
+pub unsafe fn vmwrite_from<const INDEX: usize>(field: Field, values: *const u64) {
+    // SAFETY: reads a word that the caller vouches for; the effect on the VMCS is its promise.
+    unsafe {
+        asm!(
+            "vmwrite {field}, qword ptr [{values} + 8 * {index}]",
+            values = in(reg) values,
+            index = const INDEX,
+            field = in(reg) u64::from(field.encoding()),
+            options(nostack, readonly),
+        );
+    }
+}
+
 /// Writes a field of the current VMCS.
 ///
 /// # Errors

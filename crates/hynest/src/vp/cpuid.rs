@@ -85,12 +85,18 @@ impl Vp {
         let result = if (HYPERVISOR_RANGE_FIRST..=HYPERVISOR_RANGE_LAST).contains(&leaf) {
             self.partition.hyperv.cpuid(leaf).unwrap_or([0; 4])
         } else {
+            // The VP's state shows in two leaves only; the others are spared its reading.
+            let shows_state = matches!(leaf, 1 | 0xD);
             let view = VpView {
                 apic_id: self.apic.id(),
                 apic_enabled: self.apic.mode() != Mode::Disabled,
-                osxsave: read(Field::GUEST_CR4) & CR4_OSXSAVE != 0,
-                // SAFETY: L0 has CR4.OSXSAVE set; XCR0 is L1's, which nothing else changes.
-                xcr0: unsafe { register::xcr0() },
+                osxsave: shows_state && read(Field::GUEST_CR4) & CR4_OSXSAVE != 0,
+                xcr0: if shows_state {
+                    // SAFETY: L0 has CR4.OSXSAVE set; XCR0 is L1's, which nothing else changes.
+                    unsafe { register::xcr0() }
+                } else {
+                    0
+                },
             };
             let r = self.partition.cpuid.query(leaf, subleaf, &view);
             [r.eax, r.ebx, r.ecx, r.edx]

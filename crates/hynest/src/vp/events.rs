@@ -21,6 +21,14 @@ impl Vp {
         tsc::now().wrapping_add(self.tsc_offset)
     }
 
+    /// Asks for attention before the next entry if something waits for L1, or if a window is open
+    /// for something that waits no longer.
+    #[inline(always)]
+    pub fn attend_if_needed(&mut self) {
+        let waits = self.apic.pending().is_some() | self.nmi_pending | self.init_pending;
+        self.attention |= waits | !self.windows.is_empty();
+    }
+
     /// Takes what others have put into the inbox. Returns whether there was anything.
     pub fn drain_inbox(&mut self) -> bool {
         let inbox = &self.partition.inboxes[self.index];

@@ -1,6 +1,7 @@
 //! VMLAUNCH and VMRESUME of L1: into L2.
 
 use addr::Gpa1;
+use nested::checks::Violation;
 use nested::insn::{EntrySource, VmResult};
 use nested::msr_bitmap::X2apicOpening;
 use nested::{Current, EntryContext, EntryFailure, Merged};
@@ -57,14 +58,23 @@ impl Vp {
             Err(EntryFailure::Invalid) => self.end_instruction(reason, VmResult::FailInvalid),
             Err(EntryFailure::Valid(error, violation)) => {
                 if let Some(violation) = violation {
-                    log!("VP {}: L1's entry is refused: {violation:?}", self.index);
+                    self.log_refusal(&violation);
                 }
                 self.end_instruction(reason, VmResult::FailValid(error));
             }
             Err(EntryFailure::Exit { violation, .. }) => {
-                log!("VP {}: L1's entry fails: {violation:?}", self.index);
+                self.log_refusal(&violation);
                 self.return_to_l1_host(false);
             }
+        }
+    }
+
+    /// Says why L1's entry did not come to pass, the first times.
+    #[cold]
+    fn log_refusal(&mut self, violation: &Violation) {
+        if self.nested.refusals_to_log > 0 {
+            self.nested.refusals_to_log -= 1;
+            log!("VP {}: L1's entry is refused: {violation:?}", self.index);
         }
     }
 
@@ -85,9 +95,8 @@ impl Vp {
             return;
         }
         // The interrupt that waited for L1 is L2's business now, or ends L2 at once.
-        if self.apic.pending().is_some() || self.nmi_pending || merged.halt {
-            self.attention = true;
-        }
+        self.attend_if_needed();
+        self.attention |= merged.halt;
     }
 
     /// What hardware structures the merge leaves to be brought up to date.
@@ -149,10 +158,13 @@ impl Vp {
         if !self.nested.is_in_l2() {
             return false;
         }
-        log!(
-            "VP {}: hardware refuses an entry of L2 that passed the checks (error {error}); L1 gets VMfail 7",
-            self.index
-        );
+        if self.nested.refusals_to_log > 0 {
+            self.nested.refusals_to_log -= 1;
+            log!(
+                "VP {}: hardware refuses an entry of L2 that passed the checks (error {error}); L1 gets VMfail 7",
+                self.index
+            );
+        }
         let page = page_of(&mut self.nested.page, self.nested.logic.current());
         let error: VmInstructionError = self.nested.logic.refuse_entry(page);
         self.load_vmcs01();
@@ -179,8 +191,9 @@ impl Vp {
         if self.nested.logic.has_msr_lists() {
             self.load_exit_msrs();
         }
-        // L1's RFLAGS.IF is clear now, and what waited for it may have changed.
-        self.attention = true;
+        self.nested.leave_at_once = false;
+        // L1's RFLAGS.IF is clear now: what waits for it needs a window.
+        self.attend_if_needed();
     }
 
     /// The entry failed after the merge: an exit to L1 with bit 31.

@@ -49,6 +49,8 @@ pub struct NestedVp {
     is_02_current: bool,
     /// The windows that L0 wants in VMCS 02 beside L1's.
     windows: PrimaryControls,
+    /// Refusals of L1's entries that may still be logged: L1 decides how many there are.
+    refusals_to_log: u32,
     /// L2 is to leave right after the event that the entry injects.
     leave_at_once: bool,
 }
@@ -71,6 +73,7 @@ impl NestedVp {
             page: None,
             is_02_current: false,
             windows: PrimaryControls::empty(),
+            refusals_to_log: 16,
             leave_at_once: false,
         }
     }
@@ -90,7 +93,7 @@ impl NestedVp {
     /// Whether this run of L2 is to end before its first instruction.
     #[inline(always)]
     pub fn leaves_at_once(&self) -> bool {
-        self.leave_at_once
+        self.leave_at_once && self.logic.in_l2()
     }
 
     /// The VP assist page has moved.

@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use addr::{Gpa1, PAGE_SIZE, Spa};
 use nested::access::{Memory, Page, Unbacked, Vmcs};
 use nested::ept::{L1Space, Region};
-use vmx::Field;
 use vmx::ept::{Access, TableFrames, TableMemory};
+use vmx::{Field, instructions};
 
 use super::super::memory::L1Memory;
 use super::super::vmcs;
@@ -24,6 +24,14 @@ impl Vmcs for CurrentVmcs {
     #[inline(always)]
     fn write(&mut self, field: Field, value: u64) {
         vmcs::write(field, value);
+    }
+
+    #[inline(always)]
+    fn write_from<const INDEX: usize, const N: usize>(&mut self, field: Field, values: &[u64; N]) {
+        const { assert!(INDEX < N) }
+        // SAFETY: a VP's processor is in root operation with a current VMCS (see `vmcs`), and the
+        // array has the word.
+        unsafe { instructions::vmwrite_from::<INDEX>(field, values.as_ptr()) }
     }
 }
 
@@ -65,6 +73,14 @@ macro_rules! access {
 }
 
 impl Page for L1Page {
+    #[inline(always)]
+    fn save<const OFFSET: u16, const BYTES: u16, V: Vmcs>(&mut self, _: &V, field: Field) {
+        const { assert!(OFFSET as u64 + 8 <= PAGE_SIZE) }
+        // SAFETY: the current VMCS is the one `V` stands for, as there is no other; eight bytes from
+        // the offset on lie within the page.
+        unsafe { instructions::vmread_to::<OFFSET>(field, self.0) }
+    }
+
     access!(read_u16, write_u16, u16);
     access!(read_u32, write_u32, u32);
     access!(read_u64, write_u64, u64);
