@@ -1,9 +1,10 @@
 //! The tests, in groups.
 
 mod entry;
+mod exits;
 mod vmx;
 
 use crate::rt::harness::Group;
 
 /// Every group, in the order in which they run.
-pub const ALL: &[Group] = &[vmx::GROUP, entry::GROUP];
+pub const ALL: &[Group] = &[vmx::GROUP, entry::GROUP, exits::GROUP];
