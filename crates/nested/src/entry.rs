@@ -85,7 +85,7 @@ impl Nested {
         }
         let result = self.check(memory, context, registers);
         if let Err(failure) = result {
-            record(page, failure);
+            self.fail_early(Some(page), failure);
         }
         result
     }
@@ -122,7 +122,7 @@ impl Nested {
             self.check(memory, context, registers)
         };
         if let Err(failure) = result {
-            record(&mut self.vmcs12, failure);
+            self.fail_early(None::<&mut Vmcs12>, failure);
         }
         result
     }
@@ -291,23 +291,6 @@ fn load_ungrouped<P: Page>(copy: &mut Vmcs12, page: &P) -> bool {
     }
     for_ungrouped!(compare!());
     changed
-}
-
-/// Stores what a failed entry leaves in VMCS 12.
-#[cold]
-fn record<P: Page>(page: &mut P, failure: EntryFailure) {
-    match failure {
-        EntryFailure::Invalid => {}
-        EntryFailure::Valid(error, _) => put!(*page, INSTRUCTION_ERROR, error as u64),
-        EntryFailure::Exit {
-            reason,
-            qualification,
-            ..
-        } => {
-            put!(*page, EXIT_REASON, reason.raw().into());
-            put!(*page, EXIT_QUALIFICATION, qualification);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -156,59 +156,6 @@ impl Nested {
         clear_event(&mut self.vmcs12);
     }
 
-    /// The entry to VMCS 02 failed while hardware loaded guest state: L1 gets
-    /// the reason (with bit 31) and qualification, and nothing else changes
-    /// (SDM 27.8). `page` is the enlightened VMCS, if there is one.
-    #[cold]
-    pub fn reflect_failed_entry<V: Vmcs, P: Page>(
-        &mut self,
-        vmcs02: &V,
-        page: Option<&mut P>,
-    ) -> ExitReason {
-        let reason = ExitReason::from_raw(vmcs02.read(Field::EXIT_REASON) as u32);
-        let qualification = vmcs02.read(Field::EXIT_QUALIFICATION);
-        self.fail_entry(vmcs02, page, reason, qualification);
-        reason
-    }
-
-    /// The entry failed for a reason L0 found after [`Nested::merge`]: 34 with
-    /// the number of the MSR-list entry, for example.
-    #[cold]
-    pub fn fail_entry<V: Vmcs, P: Page>(
-        &mut self,
-        vmcs02: &V,
-        page: Option<&mut P>,
-        reason: ExitReason,
-        qualification: u64,
-    ) {
-        self.carry_out(vmcs02);
-        self.in_l2 = false;
-        self.entry_in_flight = false;
-        match page {
-            Some(page) => store_failure(page, reason, qualification),
-            None => store_failure(&mut self.vmcs12, reason, qualification),
-        }
-        // Hardware may have changed nothing, but an event it did not inject
-        // must not stay behind in VMCS 02.
-        self.forget();
-    }
-
-    /// Hardware refused VMCS 02's controls or host state (VMfail): a control
-    /// combination that [`crate::checks`] let pass. L1 gets VMfailValid with
-    /// error 7, as if the check had been made.
-    #[cold]
-    pub fn refuse_entry<P: Page>(&mut self, page: Option<&mut P>) -> vmx::VmInstructionError {
-        let error = vmx::VmInstructionError::EntryInvalidControls;
-        self.in_l2 = false;
-        self.entry_in_flight = false;
-        match page {
-            Some(page) => put!(*page, INSTRUCTION_ERROR, error as u64),
-            None => put!(self.vmcs12, INSTRUCTION_ERROR, error as u64),
-        }
-        self.forget();
-        error
-    }
-
     /// Collects what the stores to L1's page depend on and leaves L2.
     #[inline(always)]
     fn leave<V: Vmcs>(&mut self, vmcs02: &V) -> Leaving {
@@ -260,12 +207,6 @@ impl Nested {
         self.primary_controls()
             .contains(PrimaryControls::USE_TPR_SHADOW)
     }
-}
-
-/// All that a failed entry stores.
-fn store_failure<P: Page>(page: &mut P, reason: ExitReason, qualification: u64) {
-    put!(*page, EXIT_REASON, reason.raw().into());
-    put!(*page, EXIT_QUALIFICATION, qualification);
 }
 
 /// What an exit's stores depend on.

@@ -197,12 +197,18 @@ impl Nested {
     /// second half of an exit to L1, after [`Nested::reflect_enlightened`] or a failed entry.
     ///
     /// `nmi` says that an NMI caused the exit: NMIs are then blocked in L1
-    /// until its IRET. CR2, DR0-DR3, DR6, XCR0 and the general registers are
-    /// not switched (SDM 28.5).
+    /// until its IRET. After a failed entry they are blocked if they were
+    /// before. CR2, DR0-DR3, DR6, XCR0 and the general registers are not
+    /// switched (SDM 28.5).
     #[inline]
     pub fn load_host<V: Vmcs>(&mut self, vmcs01: &mut V, registers: &L1Registers, nmi: bool) {
+        const NMI: u64 = vmx::Interruptibility::NMI.bits() as u64;
         let cache_bits = (CR0_CD | CR0_NW) & registers.cr0_mask;
         let kept = vmcs01.read(Field::CR0_READ_SHADOW) & cache_bits;
+        let mut blocking = if nmi { NMI } else { 0 };
+        if core::mem::take(&mut self.entry_failed) {
+            blocking = vmcs01.read(Field::GUEST_INTERRUPTIBILITY) & NMI;
+        }
         self.host.store(vmcs01);
         self.load_host_msrs(vmcs01);
         if kept != 0 {
@@ -210,15 +216,14 @@ impl Nested {
             let shadow = vmcs01.read(Field::CR0_READ_SHADOW);
             vmcs01.write(Field::CR0_READ_SHADOW, shadow | kept);
         }
-        if nmi {
-            let blocked = vmx::Interruptibility::NMI.bits();
-            vmcs01.write(Field::GUEST_INTERRUPTIBILITY, blocked.into());
+        if blocking != 0 {
+            vmcs01.write(Field::GUEST_INTERRUPTIBILITY, blocking);
         }
     }
 
     #[inline(always)]
     fn load_host_msrs<V: Vmcs>(&self, vmcs01: &mut V) {
-        let exit = ExitControls::from_bits_retain(get!(self.vmcs12, EXIT_CONTROLS) as u32);
+        let exit = self.exit_controls();
         let efer = if exit.contains(ExitControls::LOAD_EFER) {
             get!(self.vmcs12, HOST_EFER)
         } else {
@@ -227,27 +232,30 @@ impl Nested {
             } else {
                 0
             };
-            self.left.efer & !(EFER_LMA | EFER_LME) | mode
+            let efer = match self.left {
+                Some(left) => left.efer,
+                None => vmcs01.read(Field::GUEST_EFER),
+            };
+            efer & !(EFER_LMA | EFER_LME) | mode
         };
         vmcs01.write(Field::GUEST_EFER, efer);
-        let pat = if exit.contains(ExitControls::LOAD_PAT) {
-            get!(self.vmcs12, HOST_PAT)
-        } else {
-            self.left.pat
-        };
-        vmcs01.write(Field::GUEST_PAT, pat);
+        if exit.contains(ExitControls::LOAD_PAT) {
+            vmcs01.write(Field::GUEST_PAT, get!(self.vmcs12, HOST_PAT));
+        } else if let Some(left) = self.left {
+            vmcs01.write(Field::GUEST_PAT, left.pat);
+        }
     }
 
     /// EFER and PAT of L2, which an exit without the load controls leaves in place.
     #[inline(always)]
     pub(crate) fn carry_out<V: Vmcs>(&mut self, vmcs02: &V) {
-        let exit = ExitControls::from_bits_retain(get!(self.vmcs12, EXIT_CONTROLS) as u32);
+        let exit = self.exit_controls();
         if !exit.contains(ExitControls::LOAD_EFER.union(ExitControls::LOAD_PAT)) {
-            self.left = Carry {
+            self.left = Some(Carry {
                 efer: vmcs02.read(Field::GUEST_EFER),
                 pat: vmcs02.read(Field::GUEST_PAT),
                 ..Carry::default()
-            };
+            });
         }
     }
 }

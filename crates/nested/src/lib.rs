@@ -34,6 +34,7 @@ mod controls12;
 mod dirty;
 mod entry;
 mod exit;
+mod failure;
 mod host_state;
 mod merge;
 mod policy;

@@ -63,8 +63,11 @@ pub struct Nested {
     /// CR0 and CR4 bits that L0 owns in VMCS 02 and L1 does not.
     pub(crate) cr0_l0_only: u64,
     pub(crate) cr4_l0_only: u64,
-    /// EFER and PAT that L2 left behind, for an exit that loads neither.
-    pub(crate) left: crate::Carry,
+    /// EFER and PAT that L2 left behind, for an exit that loads neither;
+    /// `None` where L2 never had any and L1's own go on.
+    pub(crate) left: Option<crate::Carry>,
+    /// The last entry failed, and L1's host state is still to be loaded for it.
+    pub(crate) entry_failed: bool,
     /// L1's primary controls as they were merged into VMCS 02.
     pub(crate) primary_in_02: Option<vmx::PrimaryControls>,
     /// The VPID 12 of the last entry.
@@ -88,12 +91,8 @@ impl Nested {
             host: HostState::new(),
             cr0_l0_only: 0,
             cr4_l0_only: 0,
-            left: crate::Carry {
-                efer: 0,
-                pat: 0,
-                debugctl: 0,
-                dr7: 0,
-            },
+            left: None,
+            entry_failed: false,
             primary_in_02: None,
             last_vpid: None,
             l2_halted: false,

@@ -261,45 +261,6 @@ fn bits_that_l0_alone_owns_read_as_l2_wrote_them() {
 }
 
 #[test]
-fn a_failed_entry_says_so_and_touches_nothing_else() {
-    let mut scene = Scene::reflected();
-    scene.page.store(Field::GUEST_RFLAGS, 0);
-    scene
-        .page
-        .store(Field::ENTRY_INTERRUPTION_INFO, 0x8000_0306);
-    scene.prepare(&RESUME).unwrap();
-    scene.merge();
-    scene.vmcs02.set(Field::EXIT_REASON, 0x8000_0021);
-    scene.vmcs02.set(Field::EXIT_QUALIFICATION, 0);
-    scene.vmcs02.set(Field::GUEST_RSP, 0x999);
-    let reason = scene
-        .nested
-        .reflect_failed_entry(&scene.vmcs02, Some(&mut scene.page));
-    assert!(reason.is_entry_failure());
-    assert_eq!(scene.page.peek(Field::EXIT_REASON), 0x8000_0021);
-    assert_eq!(scene.page.peek(Field::ENTRY_INTERRUPTION_INFO), 0x8000_0306);
-    assert_ne!(scene.page.peek(Field::GUEST_RSP), 0x999);
-    assert!(!scene.nested.in_l2() && !scene.nested.entry_in_flight());
-    // The next entry starts over.
-    scene.page.store(Field::GUEST_RFLAGS, 2);
-    scene.prepare(&RESUME).unwrap();
-    assert_eq!(scene.merge().groups.bits() & 0xffff, 0xffff);
-    assert_eq!(
-        scene.vmcs02.peek(Field::ENTRY_INTERRUPTION_INFO),
-        0x8000_0306
-    );
-}
-
-#[test]
-fn refused_controls_are_error_7() {
-    let mut scene = Scene::entered();
-    let error = scene.nested.refuse_entry(Some(&mut scene.page));
-    assert_eq!(error as u32, 7);
-    assert_eq!(scene.page.peek(Field::INSTRUCTION_ERROR), 7);
-    assert!(!scene.nested.in_l2());
-}
-
-#[test]
 fn an_exit_of_l0s_making_carries_what_was_interrupted() {
     let mut scene = Scene::entered();
     events::inject(&mut scene.vmcs02, InterruptionInfo::exception(14), 6, 0);
