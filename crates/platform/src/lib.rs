@@ -23,6 +23,7 @@ pub mod mmio;
 pub mod msr;
 pub mod ports;
 pub mod power;
+pub mod rtc;
 pub mod uart;
 
 /// The operation faults: the guest gets #GP(0) and no state has changed.

@@ -83,10 +83,11 @@ const ARCH_CAPABILITIES_SHOWN: u64 = {
 const MTRR_CAP_VALUE: u64 = 1 << 10;
 /// MTRRs enabled, default type write-back.
 const MTRR_DEF_TYPE_RESET: u64 = 1 << 11 | 6;
-/// Fast strings; branch trace and precise sampling unavailable.
-const MISC_ENABLE_RESET: u64 = 1 | 1 << 11 | 1 << 12;
-/// The one bit L1 may change: fast strings.
-const MISC_ENABLE_WRITABLE: u64 = 1;
+/// Branch trace and precise sampling unavailable.
+const MISC_ENABLE_RESET: u64 = 1 << 11 | 1 << 12;
+/// The one bit that is the hardware's, and that L1 may change: fast strings. A kernel that finds it
+/// clear copies by loops; where the hardware says so (an emulator does), it is right to.
+const MISC_ENABLE_FAST_STRINGS: u64 = 1;
 /// The one bit of IA32_DEBUGCTL that L1 may set: single-step on branches. The others
 /// drive last-branch records and trace stores, which L1 does not have.
 const DEBUGCTL_WRITABLE: u64 = 1 << 1;
@@ -153,6 +154,8 @@ pub struct HostMsrs {
     pub arch_capabilities: u64,
     /// IA32_BIOS_SIGN_ID: the microcode revision in bits 63:32.
     pub bios_sign_id: u64,
+    /// IA32_MISC_ENABLE.
+    pub misc_enable: u64,
 }
 
 /// The emulated MSRs of one VP.
@@ -162,18 +165,12 @@ pub struct MsrState {
     misc_enable: u64,
 }
 
-impl Default for MsrState {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl MsrState {
-    /// The values after power-up.
-    pub const fn new() -> Self {
+    /// The values after power-up on this hardware.
+    pub const fn new(host: &HostMsrs) -> Self {
         Self {
             mtrr_def_type: MTRR_DEF_TYPE_RESET,
-            misc_enable: MISC_ENABLE_RESET,
+            misc_enable: MISC_ENABLE_RESET | host.misc_enable & MISC_ENABLE_FAST_STRINGS,
         }
     }
 }
@@ -210,6 +207,11 @@ impl MsrPolicy {
             vmx: cpuid.leaf_1_ecx() & features::VMX != 0,
             host,
         }
+    }
+
+    /// A VP's emulated MSRs after power-up.
+    pub const fn initial_state(&self) -> MsrState {
+        MsrState::new(&self.host)
     }
 
     /// The MSRs whose accesses need no exit, for the MSR bitmap.
@@ -267,7 +269,7 @@ impl MsrPolicy {
             // Written before CPUID to have the revision loaded; the value is not kept.
             BIOS_SIGN_ID => {}
             MTRR_DEF_TYPE if is_mtrr_def_type(value) => state.mtrr_def_type = value,
-            MISC_ENABLE if (value ^ state.misc_enable) & !MISC_ENABLE_WRITABLE == 0 => {
+            MISC_ENABLE if (value ^ state.misc_enable) & !MISC_ENABLE_FAST_STRINGS == 0 => {
                 state.misc_enable = value;
             }
             // Only clearing is possible (SDM vol. 3, 16.3.1.2), and no supervisor

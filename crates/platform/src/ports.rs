@@ -26,8 +26,12 @@ pub enum Port {
     CounterData,
     /// A register of [`power`](crate::power), a byte.
     Power(u8),
+    /// The time of day: the index port, a byte.
+    ClockIndex,
+    /// The time of day: the data port, a byte.
+    ClockData,
     /// Nobody: reads give ones, writes are dropped. So L1 finds no PIC, PIT,
-    /// CMOS, keyboard controller or PCI configuration mechanism, and its delays by
+    /// keyboard controller or PCI configuration mechanism, and its delays by
     /// writes to port 0x80 do no harm.
     Absent,
 }
@@ -41,6 +45,8 @@ impl Port {
             counters::SELECT_PORT => Self::CounterSelect,
             counters::DATA_PORT => Self::CounterData,
             POWER..=0x5D2 => Self::Power((port - POWER) as u8),
+            0x70 => Self::ClockIndex,
+            0x71 => Self::ClockData,
             _ => Self::Absent,
         }
     }
@@ -68,10 +74,8 @@ mod tests {
         assert_eq!(Port::at(0x5C4), Port::CounterData);
         assert_eq!(Port::at(0x5D2), Port::Power(2));
         let answered = (0..=u16::MAX).filter(|&p| Port::at(p) != Port::Absent);
-        assert_eq!(answered.count(), 8 + 8 + 2 + 3);
-        for legacy in [
-            0x20, 0x21, 0x40, 0x60, 0x64, 0x70, 0x71, 0x80, 0xA1, 0xCF8, 0xCFC,
-        ] {
+        assert_eq!(answered.count(), 8 + 8 + 2 + 3 + 2);
+        for legacy in [0x20, 0x21, 0x40, 0x60, 0x64, 0x80, 0xA1, 0xCF8, 0xCFC] {
             assert_eq!(Port::at(legacy), Port::Absent);
         }
     }

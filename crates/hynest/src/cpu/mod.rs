@@ -9,5 +9,6 @@ pub mod per_cpu;
 pub mod port;
 pub mod probe;
 pub mod register;
+pub mod rtc;
 pub mod string;
 pub mod tsc;

@@ -47,6 +47,12 @@ impl Vp {
         Tsc(crate::cpu::tsc::now().wrapping_add(self.partition.tsc_offset))
     }
 
+    /// Seconds since the partition began, by its reference clock.
+    pub fn reference_seconds(&self) -> u64 {
+        const UNITS_PER_SECOND: u64 = 10_000_000;
+        self.partition.hyperv.clock().reference(self.clock_now()).0 / UNITS_PER_SECOND
+    }
+
     /// RDMSR of a synthetic MSR.
     pub fn read_synthetic_msr(&mut self, msr: u32) -> Result<u64, GeneralProtection> {
         let now = self.clock_now();

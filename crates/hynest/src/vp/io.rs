@@ -45,6 +45,10 @@ impl Vp {
             Port::Com2(register) if size == 1 => {
                 u32::from(self.partition.devices().uart_read(1, register))
             }
+            Port::ClockData if size == 1 => {
+                let now = self.partition.began + self.reference_seconds();
+                u32::from(self.partition.devices().rtc_read(now))
+            }
             Port::Power(register) if size == 1 => u32::from(power::read(register)),
             Port::CounterSelect if size == 4 => IDENTITY,
             Port::CounterData if size == 4 => {
@@ -69,6 +73,7 @@ impl Vp {
                     .devices()
                     .uart_write(1, register, value as u8);
             }
+            Port::ClockIndex if size == 1 => self.partition.devices().rtc_select(value as u8),
             Port::Power(register) if size == 1 => match power::write(register, value as u8) {
                 Some(power::Action::PowerOff) => {
                     fatal::end(End::PowerOff, format_args!("L1 switched itself off"))

@@ -96,13 +96,16 @@ impl Vp {
             _ => match self.partition.msrs.write(&mut self.msrs, msr, value)? {
                 Effect::None => {}
                 Effect::Debugctl(value) => write(Field::GUEST_DEBUGCTL, value),
-                Effect::Tsc(value) => {
-                    self.tsc_offset = value.wrapping_sub(tsc::now());
-                    write(Field::TSC_OFFSET, self.tsc_offset);
-                    self.update_deadline();
-                }
+                Effect::Tsc(value) => self.set_tsc(value),
             },
         }
         Ok(())
+    }
+
+    /// Makes L1's TSC on this VP read `value` now, whether L1 writes it or a list of L1's does.
+    fn set_tsc(&mut self, value: u64) {
+        self.tsc_offset = value.wrapping_sub(tsc::now());
+        self.nested_follow_tsc();
+        self.update_deadline();
     }
 }

@@ -7,6 +7,7 @@ use platform::apic::{self, Inbox};
 use platform::interrupt::Message;
 use platform::ioapic::Ioapic;
 use platform::ports::{COM1_PIN, COM2_PIN};
+use platform::rtc::Rtc;
 use platform::uart::Uart;
 use spin::{Mutex, MutexGuard};
 use vmx::Capabilities;
@@ -49,6 +50,8 @@ pub struct Partition {
     pub msr_filter: nested::msr_bitmap::MsrFilter,
     /// The shadow tables of L1's EPTs.
     pub shadows: Mutex<super::nested::Shadows>,
+    /// The time of day when the partition began, in seconds since 1970.
+    pub began: u64,
     /// The TSC's rate.
     pub tsc_hz: u64,
     /// What is added to the processors' TSC to give the partition's.
@@ -68,6 +71,7 @@ pub struct Partition {
 pub struct Devices {
     ioapic: Ioapic,
     uarts: [Uart; 2],
+    rtc: Rtc,
 }
 
 impl Devices {
@@ -76,6 +80,7 @@ impl Devices {
         Self {
             ioapic: Ioapic::new(),
             uarts: [const { Uart::new() }; 2],
+            rtc: Rtc::new(),
         }
     }
 }
@@ -151,6 +156,7 @@ impl Partition {
             msr_bitmap: parts.msr_bitmap,
             msr_filter: parts.msr_filter,
             shadows: Mutex::new(parts.shadows),
+            began: parts.began,
             tsc_hz: parts.tsc_hz,
             tsc_offset: parts.tsc_offset,
             entry: parts.entry,
@@ -178,6 +184,7 @@ pub struct Parts {
     pub msr_bitmap: Spa,
     pub msr_filter: nested::msr_bitmap::MsrFilter,
     pub shadows: super::nested::Shadows,
+    pub began: u64,
     pub tsc_hz: u64,
     /// What is added to the processors' TSC to give the partition's.
     pub tsc_offset: u64,
@@ -201,6 +208,16 @@ impl DevicesGuard<'_> {
             output::put(channel, byte);
         }
         self.update_line(number);
+    }
+
+    /// Selects a register of the clock.
+    pub fn rtc_select(&mut self, index: u8) {
+        self.devices.rtc.select(index);
+    }
+
+    /// A load from the clock, `now` in seconds since 1970.
+    pub fn rtc_read(&self, now: u64) -> u8 {
+        self.devices.rtc.read(now)
     }
 
     /// A load from the IOAPIC.

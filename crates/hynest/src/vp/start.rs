@@ -7,7 +7,7 @@ use addr::{Gpa1, PAGE_SIZE, Spa};
 use hyperv::clock::Tsc;
 use platform::apic::{Inbox, LocalApic, TimerClock};
 use platform::counters::Counter;
-use platform::msr::{HostMsrs, MsrPolicy, MsrState};
+use platform::msr::{HostMsrs, MsrPolicy};
 use spin::Once;
 use tlfs::cpuid::HardwareFeatures;
 use vmx::ept::{Access, Builder, EptCapabilities, MemoryType};
@@ -125,6 +125,7 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
             controls,
             eptp01,
             shadows,
+            began: crate::cpu::rtc::now(),
             tsc_hz,
             tsc_offset,
             has_input: options.input == Input::Com1,
@@ -151,12 +152,15 @@ fn cr4_offered(capabilities: &Capabilities) -> u64 {
 fn host_msrs() -> HostMsrs {
     const BIOS_SIGN_ID: u32 = 0x8B;
     const ARCH_CAPABILITIES: u32 = 0x10A;
+    const MISC_ENABLE: u32 = 0x1A0;
     let [max, ..] = crate::cpu::register::cpuid(0, 0);
     let has = max >= 7 && crate::cpu::register::cpuid(7, 0)[3] >> 29 & 1 != 0;
-    // SAFETY: BIOS_SIGN_ID exists on every processor with VMX, the other where CPUID says so.
+    // SAFETY: BIOS_SIGN_ID and MISC_ENABLE exist on every processor with VMX, the third where CPUID
+    // says so.
     unsafe {
         HostMsrs {
             bios_sign_id: crate::cpu::msr::read(BIOS_SIGN_ID),
+            misc_enable: crate::cpu::msr::read(MISC_ENABLE),
             arch_capabilities: if has {
                 crate::cpu::msr::read(ARCH_CAPABILITIES)
             } else {
@@ -369,7 +373,7 @@ pub fn run(index: usize) -> ! {
         tsc_offset: partition.tsc_offset,
         apic: LocalApic::new(index as u32, index == 0, partition.clock),
         hyperv: ::hyperv::Vp::new(index as u32),
-        msrs: MsrState::new(),
+        msrs: partition.msrs.initial_state(),
         nested,
         counters: [0; Counter::ALL.len()],
         latched: super::io::Latched::default(),

@@ -28,6 +28,7 @@ fn policy(leaf_7_edx: u32, extended: bool) -> MsrPolicy {
     let host_msrs = HostMsrs {
         arch_capabilities: u64::MAX,
         bios_sign_id: 0x0200_0065 << 32,
+        misc_enable: 1,
     };
     MsrPolicy::new(&CpuidPolicy::new(host, &config), host_msrs)
 }
@@ -76,7 +77,7 @@ fn msrs_come_and_go_with_their_features() {
     for msr in [0x48, 0x49, 0x10B, 0xC000_0103] {
         assert_eq!(passed(&without, msr), None, "{msr:#x}");
     }
-    let state = MsrState::new();
+    let state = without.initial_state();
     for msr in [0x10A, 0xDA0] {
         assert_eq!(without.read(&state, msr), Err(GeneralProtection));
     }
@@ -100,7 +101,7 @@ fn msrs_come_and_go_with_their_features() {
 #[test]
 fn a_quiet_boot() {
     let policy = policy(0, true);
-    let mut state = MsrState::new();
+    let mut state = policy.initial_state();
     assert_eq!(policy.write(&mut state, 0x8B, 0), Ok(Effect::None));
     assert_eq!(policy.read(&state, 0x8B), Ok(0x0200_0065 << 32));
     assert_eq!(policy.read(&state, 0x17), Ok(0));
@@ -114,7 +115,7 @@ fn a_quiet_boot() {
 #[test]
 fn stored_values_and_their_limits() {
     let policy = policy(0, true);
-    let mut state = MsrState::new();
+    let mut state = policy.initial_state();
     let mut write = |msr, value| policy.write(&mut state, msr, value);
     assert_eq!(write(0x2FF, 0xC00), Ok(Effect::None));
     for bad in [0x802, 0x8FF, 0x1806, 1 << 40] {
@@ -137,7 +138,7 @@ fn stored_values_and_their_limits() {
 #[test]
 fn everything_else_faults() {
     let policy = policy(u32::MAX, true);
-    let mut state = MsrState::new();
+    let mut state = policy.initial_state();
     let (mut reads, mut writes) = (Vec::new(), Vec::new());
     let ranges = [
         0..0x2000,
@@ -162,4 +163,24 @@ fn everything_else_faults() {
         ]
     );
     assert_eq!(writes, [0x10, 0x8B, 0x17A, 0x1A0, 0x1D9, 0x2FF, 0xDA0]);
+}
+
+#[test]
+fn fast_strings_are_the_hardwares_to_say() {
+    for fast in [0, 1] {
+        let host = HostMsrs {
+            misc_enable: 0x85_0088 | fast,
+            ..HostMsrs::default()
+        };
+        let policy = MsrPolicy {
+            host,
+            ..policy(0, true)
+        };
+        let mut state = policy.initial_state();
+        assert_eq!(policy.read(&state, 0x1A0), Ok(0x1800 | fast));
+        // L1 may change that bit, and no other.
+        assert_eq!(policy.write(&mut state, 0x1A0, 0x1801), Ok(Effect::None));
+        assert!(policy.write(&mut state, 0x1A0, 0x1800 ^ 1 << 18).is_err());
+        assert_eq!(policy.read(&state, 0x1A0), Ok(0x1801));
+    }
 }

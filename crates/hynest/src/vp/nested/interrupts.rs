@@ -27,8 +27,15 @@ impl Vp {
             return;
         }
         if self.nested.logic.l2_halted() {
-            self.activity = Activity::Halted;
-            self.sleep_while_idle();
+            if let Some(window) = self.open_l1_window() {
+                return self.leave_l2(ExitInfo::new(ExitReason::new(window)), false);
+            }
+            if read(Field::GUEST_PENDING_DEBUG_EXCEPTIONS) != 0 {
+                self.nested.logic.set_l2_halted(false);
+            } else {
+                self.activity = Activity::Halted;
+                self.sleep_while_idle();
+            }
         }
         self.nested.leave_at_once = false;
         let waits = self.nmi_pending || self.init_pending || self.apic.pending().is_some();
@@ -71,6 +78,22 @@ impl Vp {
             return self.leave_l2(info, false);
         }
         self.interrupt_l2_itself(queued);
+    }
+
+    /// The window that L1 waits for and that is open already: it wakes a halted L2.
+    fn open_l1_window(&self) -> Option<BasicExitReason> {
+        let l1 = self.nested.logic.primary_controls();
+        let blocking =
+            Interruptibility::from_bits_retain(read(Field::GUEST_INTERRUPTIBILITY) as u32);
+        if l1.contains(PrimaryControls::NMI_WINDOW_EXITING)
+            && !blocking.contains(Interruptibility::NMI)
+        {
+            return Some(BasicExitReason::NmiWindow);
+        }
+        let open = read(Field::GUEST_RFLAGS) & RFLAGS_IF != 0
+            && !blocking.intersects(Interruptibility::STI | Interruptibility::MOV_SS);
+        (l1.contains(PrimaryControls::INTERRUPT_WINDOW_EXITING) && open)
+            .then_some(BasicExitReason::InterruptWindow)
     }
 
     /// L1 lets its interrupts go to L2: they are delivered there as L2 can take them.

@@ -16,7 +16,7 @@ use addr::{Gpa1, Spa};
 use hyperv::assist::AssistSnapshot;
 use nested::access::Page;
 use nested::ept::VpView;
-use nested::{Config, L0Policy, Nested};
+use nested::{Config, Dirty, L0Policy, Nested};
 use vmx::instructions as vt;
 use vmx::{Field, PrimaryControls};
 
@@ -25,7 +25,7 @@ pub use shadow::{Shadows, for_partition};
 
 use super::Vp;
 use super::partition::Partition;
-use super::vmcs::read;
+use super::vmcs::{read, write};
 use bitmap::Bitmap02;
 use pages::L1Page;
 
@@ -51,6 +51,8 @@ pub struct NestedVp {
     windows: PrimaryControls,
     /// Refusals of L1's entries that may still be logged: L1 decides how many there are.
     refusals_to_log: u32,
+    /// VMCS 01's TSC offset is not L1's any more.
+    is_tsc_stale: bool,
     /// L2 is to leave right after the event that the entry injects.
     leave_at_once: bool,
 }
@@ -74,6 +76,7 @@ impl NestedVp {
             is_02_current: false,
             windows: PrimaryControls::empty(),
             refusals_to_log: 16,
+            is_tsc_stale: false,
             leave_at_once: false,
         }
     }
@@ -109,6 +112,25 @@ impl Vp {
         if self.nested.is_02_current {
             load(self.vmcs01);
             self.nested.is_02_current = false;
+            if self.nested.is_tsc_stale {
+                self.nested.is_tsc_stale = false;
+                write(Field::TSC_OFFSET, self.tsc_offset);
+            }
+        }
+    }
+
+    /// L1's TSC offset has changed: VMCS 01 gets it now or when it is current again, and VMCS 02 at
+    /// the next entry or, while L2 runs, now.
+    pub fn nested_follow_tsc(&mut self) {
+        let change = self.tsc_offset.wrapping_sub(self.nested.policy.tsc_offset);
+        self.nested.policy.tsc_offset = self.tsc_offset;
+        self.nested.logic.forget_groups(Dirty::CONTROL_GRP2);
+        if self.nested.is_02_current {
+            let offset02 = read(Field::TSC_OFFSET).wrapping_add(change);
+            write(Field::TSC_OFFSET, offset02);
+            self.nested.is_tsc_stale = true;
+        } else {
+            write(Field::TSC_OFFSET, self.tsc_offset);
         }
     }
 

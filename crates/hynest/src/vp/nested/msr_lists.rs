@@ -23,6 +23,8 @@ const IN_VMCS: [(u32, Field); 8] = [
     (0xC000_0101, Field::GUEST_GS_BASE),
 ];
 
+/// IA32_TIME_STAMP_COUNTER.
+const TSC: u32 = 0x10;
 /// EFER.LME and EFER.LMA, which a list cannot change: paging is on.
 const EFER_MODE: u64 = 0x500;
 /// EFER.SCE, LME, LMA and NXE.
@@ -65,6 +67,10 @@ impl Msrs for Vp {
     }
 
     fn store(&mut self, msr: u32) -> Result<u64, Refused> {
+        if msr == TSC {
+            // The processor's own is not L1's.
+            return Ok(self.tsc_now());
+        }
         let filter = self.partition.msr_filter.bitmap();
         if let Some((_, field)) = IN_VMCS.iter().find(|(index, _)| *index == msr) {
             return Ok(read(*field));
