@@ -14,6 +14,7 @@ use crate::Dirty;
 mod controls;
 mod guest;
 mod host;
+mod non_register;
 
 pub use controls::{controls, light_controls};
 pub use guest::{guest, guest_rip};
@@ -40,9 +41,12 @@ pub const HOST_GROUPS: Dirty = Dirty::HOST_GRP1
     .union(Dirty::CONTROL_GRP1)
     .union(Dirty::CONTROL_ENTRY);
 
-/// Groups whose change calls for [`guest`]. That a restricted guest has PE and
+/// Groups whose change calls for [`guest`], beside [`Dirty::GUEST_BASIC`] when
+/// that says that something blocks events. That a restricted guest has PE and
 /// PG set is checked by hardware too, whichever way it became restricted.
-pub const GUEST_GROUPS: Dirty = Dirty::CRDR.union(Dirty::GUEST_GRP1);
+pub const GUEST_GROUPS: Dirty = Dirty::CRDR
+    .union(Dirty::GUEST_GRP1)
+    .union(Dirty::CONTROL_ENTRY);
 
 /// A rule of VM entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,10 @@
 //! What VMCS 12 says, decoded: the words that decisions are made of.
 
 use addr::Gpa1;
-use vmx::{EntryControls, ExitControls, PinControls, PrimaryControls, SecondaryControls};
+use vmx::{
+    EntryControls, ExitControls, Interruptibility, InterruptionInfo, PinControls, PrimaryControls,
+    SecondaryControls,
+};
 
 use crate::Nested;
 use crate::state::Current;
@@ -43,6 +46,18 @@ impl Nested {
     #[inline(always)]
     pub fn entry_controls(&self) -> EntryControls {
         EntryControls::from_bits_retain(get!(self.vmcs12, ENTRY_CONTROLS) as u32)
+    }
+
+    /// The event that L1 injects; not valid when there is none.
+    #[inline(always)]
+    pub(crate) fn event(&self) -> InterruptionInfo {
+        InterruptionInfo::from_raw(get!(self.vmcs12, ENTRY_INTERRUPTION_INFO) as u32)
+    }
+
+    /// What blocks events in L2, as L1 last said.
+    #[inline(always)]
+    pub(crate) fn interruptibility(&self) -> Interruptibility {
+        Interruptibility::from_bits_retain(get!(self.vmcs12, GUEST_INTERRUPTIBILITY) as u32)
     }
 
     /// L1's EPT pointer; `None` when L1 does not use EPT: L2's physical

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use tlfs::evmcs::{CleanFields, Group};
+use vmx::{Interruptibility, InterruptionInfo};
 
 /// A set of field groups: the complement of a clean-fields word, with a bit
 /// more for the fields that are in no group of the TLFS.
@@ -91,6 +92,39 @@ impl Dirty {
     #[inline]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// With the groups that must be read anew because of other groups' change.
+    ///
+    /// L2 changes guest state while its group stays clean, so of a clean group
+    /// the copy may be out of date. What an entry makes of entry controls
+    /// depends on the state they load, what the checks make of activity and of
+    /// NMIs on what blocks them. `event` is the one to inject, once it is read.
+    #[inline]
+    pub(crate) const fn widened_by_controls(self, event: InterruptionInfo) -> Self {
+        let mut all = self;
+        if all.intersects(Self::CONTROL_ENTRY.union(Self::GUEST_GRP1)) {
+            if all.intersects(Self::CONTROL_ENTRY) {
+                all = all.union(Self::GUEST_GRP1).union(Self::CRDR);
+            }
+            all = all.union(Self::GUEST_BASIC);
+        }
+        if all.intersects(Self::CONTROL_EVENT) && event.is_nmi() {
+            all = all.union(Self::GUEST_BASIC);
+        }
+        all
+    }
+
+    /// The same for what blocks events, once [`Dirty::GUEST_BASIC`] is read:
+    /// blocking by STI and MOV SS goes with pending debug exceptions.
+    #[inline]
+    pub(crate) const fn widened_by_blocking(self, state: Interruptibility) -> Self {
+        let shadow = Interruptibility::STI.union(Interruptibility::MOV_SS);
+        if self.intersects(Self::GUEST_BASIC) && state.intersects(shadow) {
+            self.union(Self::GUEST_GRP1)
+        } else {
+            self
+        }
     }
 
     /// The groups as bits, numbered as in the clean-fields word; 17 stands for

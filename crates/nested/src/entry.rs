@@ -106,7 +106,11 @@ impl Nested {
         if clean == CleanFields::NONE {
             dirty = Dirty::ALL;
         }
-        self.pending = self.pending.union(dirty);
+        self.pending = self
+            .pending
+            .union(dirty)
+            .widened_by_controls(self.event())
+            .widened_by_blocking(self.interruptibility());
         self.vmcs12.set_clean(CleanFields::ALL);
         let launched = self.vmcs12.is_launched();
         let result = if !context.blocked_by_mov_ss && context.is_launch == launched {
@@ -135,12 +139,13 @@ impl Nested {
                 $(put!(self.vmcs12, $field, get!(*page, $field));)*
             };
         }
-        let mut dirty = dirty;
-        if dirty.intersects(Dirty::GUEST_BASIC) {
-            for_guest_basic!(copy!());
-        }
         if dirty.intersects(Dirty::CONTROL_EVENT) {
             for_control_event!(copy!());
+        }
+        let mut dirty = dirty.widened_by_controls(self.event());
+        if dirty.intersects(Dirty::GUEST_BASIC) {
+            for_guest_basic!(copy!());
+            dirty = dirty.widened_by_blocking(self.interruptibility());
         }
         if dirty.intersects(Dirty::CONTROL_PROC) {
             copy!(; PRIMARY_CONTROLS);
@@ -226,8 +231,10 @@ impl Nested {
             ));
         }
         let mut guest = Ok(());
-        if self.pending.intersects(checks::GUEST_GROUPS) {
-            guest = checks::guest(&self.vmcs12, &self.config, memory);
+        if self.pending.intersects(checks::GUEST_GROUPS)
+            || self.pending.intersects(Dirty::GUEST_BASIC) && !self.interruptibility().is_empty()
+        {
+            guest = checks::guest(&self.vmcs12, &self.config, memory, self.pending);
         }
         guest
             .and_then(|()| checks::guest_rip(&self.vmcs12))

@@ -356,14 +356,16 @@ impl Nested {
         merged: &mut Merged,
     ) {
         let entry = self.entry_controls();
-        let sources = Dirty::CONTROL_ENTRY
-            .union(Dirty::GUEST_GRP1)
-            .union(Dirty::CRDR);
-        if groups.intersects(sources) {
-            if entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
-                vmcs02.write(Field::GUEST_DR7, get!(self.vmcs12, GUEST_DR7));
+        // A change of the load controls themselves has both groups read anew.
+        let debug = entry.contains(EntryControls::LOAD_DEBUG_CONTROLS);
+        if debug && groups.intersects(Dirty::CRDR) {
+            vmcs02.write(Field::GUEST_DR7, get!(self.vmcs12, GUEST_DR7));
+            merged.fields += 1;
+        }
+        if groups.intersects(Dirty::GUEST_GRP1) {
+            if debug {
                 vmcs02.write(Field::GUEST_DEBUGCTL, get!(self.vmcs12, GUEST_DEBUGCTL));
-                merged.fields += 2;
+                merged.fields += 1;
             }
             if entry.contains(EntryControls::LOAD_PAT) {
                 vmcs02.write(Field::GUEST_PAT, get!(self.vmcs12, GUEST_PAT));

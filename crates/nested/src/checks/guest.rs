@@ -1,28 +1,50 @@
 //! Checks on the guest-state area (SDM 27.3.1) that hardware would not make
 //! alike on VMCS 02. The rest of them it makes, on the same values.
 
-use addr::Gpa1;
-use vmx::{AccessRights, ActivityState, EntryControls, Field, PrimaryControls, SecondaryControls};
+use vmx::{EntryControls, Field, PrimaryControls, SecondaryControls};
 
 use super::controls::secondary;
-use super::{Rule, Violation, is_canonical, require};
+use super::non_register::{activity, interruptibility, link_pointer, pending_debug_exceptions};
+use super::{EFER_DEFINED, Rule, Violation, is_canonical, is_pat, require};
 use crate::access::Memory;
-use crate::cr::{CR0_PE, CR0_PG};
+use crate::cr::{CR0_PE, CR0_PG, EFER_LMA, EFER_LME};
 use crate::state::Config;
 use crate::vmcs12::get;
-use crate::{Vmcs12, vmcs12};
+use crate::{Dirty, Vmcs12};
 
 /// Exit qualification of a failed entry with a bad VMCS link pointer.
 const QUALIFICATION_LINK_POINTER: u64 = 4;
+
+/// Bits of IA32_DEBUGCTL that no processor has.
+const DEBUGCTL_RESERVED: u64 = !0xffc7;
 
 /// A broken rule and the exit qualification that reports it.
 pub type Failed = (Violation, u64);
 
 /// The checks that end in a failed entry for reason 33.
-pub fn guest<M: Memory>(vmcs12: &Vmcs12, config: &Config, memory: &M) -> Result<(), Failed> {
-    registers(vmcs12, config).map_err(|violation| (violation, 0))?;
-    activity(vmcs12, config).map_err(|violation| (violation, 0))?;
-    link_pointer(vmcs12, config, memory).map_err(|v| (v, QUALIFICATION_LINK_POINTER))
+///
+/// Of a group that is not in `pending` the copy may be older than what L2 did
+/// to it, so that only its own last check counts.
+pub fn guest<M: Memory>(
+    vmcs12: &Vmcs12,
+    config: &Config,
+    memory: &M,
+    pending: Dirty,
+) -> Result<(), Failed> {
+    let plain = |violation| (violation, 0);
+    registers(vmcs12, config).map_err(plain)?;
+    if pending.intersects(Dirty::GUEST_GRP1) {
+        msrs(vmcs12).map_err(plain)?;
+        activity(vmcs12, config).map_err(plain)?;
+    }
+    if pending.intersects(Dirty::GUEST_BASIC) {
+        interruptibility(vmcs12).map_err(plain)?;
+    }
+    if pending.intersects(Dirty::GUEST_GRP1) {
+        pending_debug_exceptions(vmcs12).map_err(plain)?;
+        link_pointer(vmcs12, config, memory).map_err(|v| (v, QUALIFICATION_LINK_POINTER))?;
+    }
+    Ok(())
 }
 
 /// CR0 and CR4 against the fixed bits that L1 was told; L0 adds its own bits
@@ -45,6 +67,12 @@ fn registers(vmcs12: &Vmcs12, config: &Config) -> Result<(), Violation> {
         Field::GUEST_CR0,
         Rule::Requires(Field::GUEST_CR0),
     )?;
+    let entry = EntryControls::from_bits_retain(get!(*vmcs12, ENTRY_CONTROLS) as u32);
+    require(
+        cr0 & CR0_PG != 0 || !entry.contains(EntryControls::IA32E_MODE_GUEST),
+        Field::GUEST_CR0,
+        Rule::Requires(Field::ENTRY_CONTROLS),
+    )?;
     let cr4 = get!(*vmcs12, GUEST_CR4);
     require(
         cr4 & caps.cr4_fixed0 == caps.cr4_fixed0 && cr4 & !caps.cr4_fixed1 == 0,
@@ -58,36 +86,38 @@ fn registers(vmcs12: &Vmcs12, config: &Config) -> Result<(), Violation> {
     )
 }
 
-/// The activity state among those that IA32_VMX_MISC offers: L0 halts the VP
-/// itself, so that hardware sees the active state only.
-fn activity(vmcs12: &Vmcs12, config: &Config) -> Result<(), Violation> {
-    let field = Field::GUEST_ACTIVITY_STATE;
-    let state = ActivityState::from_raw(get!(*vmcs12, GUEST_ACTIVITY_STATE) as u32);
-    let offered = |bit: u32| config.caps.misc & (1 << bit) != 0;
-    let ok = match state {
-        Some(ActivityState::Active) => true,
-        Some(ActivityState::Hlt) => {
-            let stack = AccessRights::from_raw(get!(*vmcs12, GUEST_SS_ACCESS_RIGHTS) as u32);
-            offered(6) && stack.dpl() == 0
-        }
-        Some(ActivityState::Shutdown) => offered(7),
-        Some(ActivityState::WaitForSipi) => offered(8),
-        None => false,
-    };
-    require(ok, field, Rule::Reserved)
-}
-
-/// The link pointer: all ones, or a VMCS region of ours (SDM 27.3.1.5).
-/// L0 stores all ones in VMCS 02.
-fn link_pointer<M: Memory>(vmcs12: &Vmcs12, config: &Config, memory: &M) -> Result<(), Violation> {
-    let field = Field::VMCS_LINK_POINTER;
-    let pointer = get!(*vmcs12, VMCS_LINK_POINTER);
-    if pointer == u64::MAX {
-        return Ok(());
+/// DEBUGCTL, PAT and EFER, where the entry loads them.
+fn msrs(vmcs12: &Vmcs12) -> Result<(), Violation> {
+    let entry = EntryControls::from_bits_retain(get!(*vmcs12, ENTRY_CONTROLS) as u32);
+    if entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
+        require(
+            get!(*vmcs12, GUEST_DEBUGCTL) & DEBUGCTL_RESERVED == 0,
+            Field::GUEST_DEBUGCTL,
+            Rule::Reserved,
+        )?;
     }
-    require(config.is_page(pointer), field, Rule::Address)?;
-    let revision = memory.read_u32(Gpa1::new(pointer));
-    require(revision == Ok(vmcs12::REVISION), field, Rule::NoVmcs)
+    if entry.contains(EntryControls::LOAD_PAT) {
+        require(
+            is_pat(get!(*vmcs12, GUEST_PAT)),
+            Field::GUEST_PAT,
+            Rule::Reserved,
+        )?;
+    }
+    if entry.contains(EntryControls::LOAD_EFER) {
+        let field = Field::GUEST_EFER;
+        let efer = get!(*vmcs12, GUEST_EFER);
+        require(efer & !EFER_DEFINED == 0, field, Rule::Reserved)?;
+        let is_active = efer & EFER_LMA != 0;
+        let is_enabled = efer & EFER_LME != 0;
+        let has_paging = get!(*vmcs12, GUEST_CR0) & CR0_PG != 0;
+        let expected = entry.contains(EntryControls::IA32E_MODE_GUEST);
+        require(
+            is_active == expected && (!has_paging || is_enabled == is_active),
+            field,
+            Rule::Requires(Field::ENTRY_CONTROLS),
+        )?;
+    }
+    Ok(())
 }
 
 /// RIP, checked at every entry: an emulated processor is known to accept one

@@ -262,3 +262,70 @@ fn a_trapped_vmwrite_dirties_its_group_only() {
     assert_eq!(scene.merge().groups, Dirty::GUEST_BASIC);
     assert_eq!(scene.vmcs02.peek(Field::GUEST_RSP), 0x4000);
 }
+
+#[test]
+fn clean_guest_state_is_read_with_what_depends_on_it() {
+    // What L2 did is in L1's page and not in the copy.
+    let blocked_nmi = || {
+        let mut scene = Scene::reflected();
+        scene.page.write_u32(0x310, 8);
+        scene
+            .page
+            .store(Field::ENTRY_INTERRUPTION_INFO, 0x8000_0202);
+        scene
+    };
+    assert!(blocked_nmi().prepare(&RESUME).is_err());
+    let mut scene = blocked_nmi();
+    let pin = scene.page.peek(Field::PIN_BASED_CONTROLS) & !(1 << 5);
+    scene.page.store(Field::PIN_BASED_CONTROLS, pin);
+    assert_eq!(scene.prepare(&RESUME), Ok(()));
+    assert!(scene.merge().groups.contains(Dirty::GUEST_BASIC));
+    // An interrupt asks for nothing more.
+    let mut scene = Scene::reflected();
+    scene
+        .page
+        .store(Field::ENTRY_INTERRUPTION_INFO, 0x8000_0040);
+    assert_eq!(scene.prepare(&RESUME), Ok(()));
+    assert_eq!(scene.merge().groups, Dirty::CONTROL_EVENT);
+    // A shadow needs the pending debug exceptions, HLT both of them.
+    for (field, value) in [
+        (Field::GUEST_INTERRUPTIBILITY, 2),
+        (Field::GUEST_ACTIVITY_STATE, 1),
+    ] {
+        let mut scene = Scene::reflected();
+        scene.page.store(field, value);
+        scene.page.write_u64(0x308, 0x102);
+        scene.page.write_u64(0x1e0, 0x4000);
+        assert_eq!(scene.prepare(&RESUME), Ok(()), "{field:?}");
+        let both = Dirty::GUEST_BASIC.union(Dirty::GUEST_GRP1);
+        assert_eq!(scene.merge().groups, both, "{field:?}");
+        assert_eq!(scene.vmcs02.peek(Field::GUEST_RFLAGS), 0x102);
+    }
+}
+
+#[test]
+fn entry_controls_load_what_l2_left() {
+    let mut scene = Scene::reflected();
+    // L2 changed its PAT, and an exit saved it: the group stays clean.
+    scene.page.write_u64(0x1b0, 0x0606_0606_0606_0606);
+    scene.page.write_u64(0x238, 0x455);
+    let entry = scene.page.peek(Field::ENTRY_CONTROLS);
+    scene.page.store(Field::ENTRY_CONTROLS, entry);
+    assert_eq!(scene.prepare(&RESUME), Ok(()));
+    scene.merge();
+    let pat = scene.vmcs02.peek(Field::GUEST_PAT);
+    assert_eq!(pat, 0x0606_0606_0606_0606);
+    assert_eq!(scene.vmcs02.peek(Field::GUEST_DR7), 0x455);
+}
+
+#[test]
+fn control_registers_do_not_bring_back_an_old_pat() {
+    let mut scene = Scene::reflected();
+    scene.vmcs02.set(Field::GUEST_PAT, 0x0606_0606_0606_0606);
+    let cr3 = scene.page.peek(Field::GUEST_CR3);
+    scene.page.store(Field::GUEST_CR3, cr3);
+    assert_eq!(scene.prepare(&RESUME), Ok(()));
+    scene.merge();
+    let pat = scene.vmcs02.peek(Field::GUEST_PAT);
+    assert_eq!(pat, 0x0606_0606_0606_0606);
+}
