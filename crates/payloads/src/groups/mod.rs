@@ -1,10 +1,20 @@
 //! The tests, in groups.
 
 mod entry;
+mod ept;
+mod evmcs;
 mod exits;
+mod hostile;
 mod vmx;
 
 use crate::rt::harness::Group;
 
 /// Every group, in the order in which they run.
-pub const ALL: &[Group] = &[vmx::GROUP, entry::GROUP, exits::GROUP];
+pub const ALL: &[Group] = &[
+    vmx::GROUP,
+    entry::GROUP,
+    exits::GROUP,
+    ept::GROUP,
+    evmcs::GROUP,
+    hostile::GROUP,
+];

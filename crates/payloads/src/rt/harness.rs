@@ -27,6 +27,13 @@ pub struct Group {
     pub reset: fn(),
 }
 
+impl Group {
+    /// Whether the group starts with the processor as the loader left it, in xAPIC mode.
+    pub fn is_about_the_platform(&self) -> bool {
+        self.name == "platform"
+    }
+}
+
 static PASSED: AtomicU32 = AtomicU32::new(0);
 static FAILED: AtomicU32 = AtomicU32::new(0);
 

@@ -26,11 +26,25 @@ impl Ept {
         }
     }
 
+    /// Tables that are there already, by their root.
+    pub fn at(root: u64) -> Self {
+        Self { root }
+    }
+
     /// The first 4 GiB one to one in 2 MiB pages, with every right.
     pub fn identity() -> Self {
+        Self::identity_with(Access::RWX)
+    }
+
+    /// The same without the right to write: for an L2 that nothing is known of.
+    pub fn read_only() -> Self {
+        Self::identity_with(Access::READ | Access::EXECUTE)
+    }
+
+    fn identity_with(access: Access) -> Self {
         let ept = Self::empty();
         for at in (0..COVERED_GIB * SIZE_1G).step_by(SIZE_2M as usize) {
-            ept.set(at, Level::Pd, leaf(at, Access::RWX, Level::Pd));
+            ept.set(at, Level::Pd, leaf(at, access, Level::Pd));
         }
         ept
     }

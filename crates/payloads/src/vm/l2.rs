@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use tlfs::evmcs::{self, CleanFields};
 use vmx::{
     AccessRights, BasicExitReason, Capabilities, EntryControls, ExitControls, Field,
-    PrimaryControls, SecondaryControls,
+    PrimaryControls, SecondaryControls, ept_vpid,
 };
 
 use super::ept::Ept;
@@ -90,6 +90,8 @@ impl L2 {
             CURRENT[cpu::number()].store(0, Ordering::Relaxed);
         }
         let caps = operation::capabilities();
+        // The tables' pages may have been other tables before.
+        forget_translations(&caps);
         let page = memory::page();
         let door = door();
         let revision = match door {
@@ -413,6 +415,16 @@ impl L2 {
         for (field, value) in values {
             self.set(field, value);
         }
+    }
+}
+
+/// INVEPT and INVVPID of everything, on this processor.
+fn forget_translations(caps: &Capabilities) {
+    if caps.ept_vpid & ept_vpid::INVEPT_ALL != 0 {
+        let _ = instruction::invept(2, 0);
+    }
+    if caps.ept_vpid & ept_vpid::INVVPID_ALL != 0 {
+        let _ = instruction::invvpid(2, 0, 0);
     }
 }
 
