@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use addr::{Gpa1, Spa};
-use vmx::ept::Eptp;
+use addr::{Gpa1, Gpa2, Spa};
+use vmx::ept::{Access, Eptp};
 
 /// The generation of each shadow of a set: how often something was taken from
 /// it. Read by VPs without the set's lock.
@@ -31,17 +31,54 @@ impl Epochs {
     }
 }
 
+/// A set of VPs, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Holders(u64);
+
+impl Holders {
+    pub const NONE: Self = Self(0);
+
+    /// # Panics
+    /// A number of 64 or more.
+    pub const fn one(vp: u8) -> Self {
+        assert!(vp < 64, "VPs are numbered below 64");
+        Self(1 << vp)
+    }
+
+    pub const fn contains(self, vp: u8) -> bool {
+        vp < 64 && self.0 >> vp & 1 != 0
+    }
+
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+}
+
 /// A VP's hold on a shadow. As long as it lasts, the shadow keeps its root.
 #[derive(Debug)]
 pub struct Attachment {
     tag: Gpa1,
     slot: usize,
     root: Spa,
+    holder: Holders,
 }
 
 impl Attachment {
-    pub(super) fn new(tag: Gpa1, slot: usize, root: Spa) -> Self {
-        Self { tag, slot, root }
+    pub(super) fn new(tag: Gpa1, slot: usize, root: Spa, holder: Holders) -> Self {
+        Self {
+            tag,
+            slot,
+            root,
+            holder,
+        }
+    }
+
+    pub(super) fn holder(&self) -> Holders {
+        self.holder
     }
 
     pub(super) fn slot(&self) -> usize {
@@ -68,6 +105,8 @@ pub struct VpView {
     /// By slot, the generation at this processor's last INVEPT.
     seen: Box<[u64]>,
     pub(super) current: Option<Attachment>,
+    /// What L1 was told to be missing and may have mapped since.
+    reflected: Option<(Gpa2, Access)>,
 }
 
 impl VpView {
@@ -77,6 +116,7 @@ impl VpView {
             epochs,
             seen,
             current: None,
+            reflected: None,
         }
     }
 
@@ -91,6 +131,30 @@ impl VpView {
     #[inline]
     pub fn is_on(&self, eptp12: Eptp) -> bool {
         matches!(&self.current, Some(a) if a.tag.raw() == eptp12.root())
+    }
+
+    /// Lets go of the shadow, and of what concerned it.
+    pub(super) fn take_current(&mut self) -> Option<Attachment> {
+        self.reflected = None;
+        self.current.take()
+    }
+
+    /// Notes the EPT violation that L1 is told of. Most of the time L1 maps the
+    /// page and enters L2 again, which would only exit for the same access.
+    #[inline]
+    pub fn note_reflected(&mut self, at: Gpa2, access: Access) {
+        self.reflected = Some((at, access));
+    }
+
+    /// The last violation that L1 was told of, once, for
+    /// [`ShadowSet::fill`](super::ShadowSet::fill) before L2 runs again. L1 may
+    /// have mapped the page or not, and it may have gone to another EPT 12 and
+    /// come back, which counts as having forgotten.
+    #[inline]
+    pub fn take_reflected(&mut self) -> Option<(Gpa2, Access)> {
+        // Read first: it is nothing nearly every time.
+        self.reflected?;
+        self.reflected.take()
     }
 
     /// The pointer for which the processor must execute a single-context

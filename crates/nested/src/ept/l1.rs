@@ -33,6 +33,9 @@ impl Region {
     /// map. `at` is in the region.
     #[inline]
     pub fn page_size(&self, at: Gpa1, limit: PageSize, capabilities: &EptCapabilities) -> PageSize {
+        if limit == PageSize::Size4K {
+            return limit;
+        }
         let end = self.start.raw().saturating_add(self.bytes);
         let fits = |size: &PageSize| {
             let page = at.align_down(size.bytes());

@@ -62,15 +62,18 @@
 //! entries it passes, and a leaf whose dirty flag is clear is installed
 //! without write permission, so that the first write comes back here.
 
+mod compose;
 mod epoch;
 mod invept;
 mod l1;
+mod leaves;
 mod range;
 mod retired;
 mod set;
 mod tables;
 mod walk;
 
+use epoch::Holders;
 pub use epoch::{Attachment, Epochs, VpView};
 pub use invept::Invept;
 pub use l1::{L1Space, Region};

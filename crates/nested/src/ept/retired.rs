@@ -3,15 +3,7 @@
 use addr::Spa;
 use vmx::ept::{TableFrames, TableMemory};
 
-use super::Attachment;
-
-/// Which shadows a removal took something from, as far as VPs run on them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Affected {
-    None,
-    One(usize),
-    Several,
-}
+use super::Holders;
 
 /// What a flush has unlinked: tables that wait for every processor to let go
 /// of them.
@@ -28,7 +20,7 @@ pub struct Retired {
     head: Option<Spa>,
     frames: usize,
     dropped: u64,
-    affected: Affected,
+    affected: Holders,
 }
 
 impl Retired {
@@ -37,24 +29,21 @@ impl Retired {
             head: None,
             frames: 0,
             dropped: 0,
-            affected: Affected::None,
+            affected: Holders::NONE,
         }
     }
 
     /// Whether some VP may hold translations that were removed. If not, the
     /// flush is complete as it stands.
     pub fn needs_shootdown(&self) -> bool {
-        self.affected != Affected::None
+        self.affected != Holders::NONE
     }
 
-    /// Whether a VP that runs L2 on this shadow must leave L2 before the flush
-    /// is complete.
-    pub fn affects(&self, attachment: &Attachment) -> bool {
-        match self.affected {
-            Affected::None => false,
-            Affected::One(slot) => slot == attachment.slot(),
-            Affected::Several => true,
-        }
+    /// Whether the VP of this number, if it is in L2, must leave L2 before the
+    /// flush is complete: it was attached to a shadow from which something was
+    /// taken.
+    pub fn affects(&self, vp: u8) -> bool {
+        self.affected.contains(vp)
     }
 
     /// How many tables wait to be released.
@@ -71,12 +60,8 @@ impl Retired {
         self.dropped += 1;
     }
 
-    pub(super) fn affect(&mut self, slot: usize) {
-        self.affected = match self.affected {
-            Affected::None => Affected::One(slot),
-            Affected::One(other) if other == slot => Affected::One(slot),
-            _ => Affected::Several,
-        };
+    pub(super) fn affect(&mut self, holders: Holders) {
+        self.affected = self.affected.with(holders);
     }
 
     /// Adds an unlinked table. Nothing may be read from its first entry after.

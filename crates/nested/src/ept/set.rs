@@ -5,14 +5,15 @@ use alloc::sync::Arc;
 
 use addr::{Gpa1, Gpa2, Spa};
 use vmx::ept::{
-    Access, EptCapabilities, Eptp, Level, MemoryType, PageSize, TableFrames, TableMemory,
+    Access, EptCapabilities, EptEntry, Eptp, Level, MemoryType, PageSize, TableFrames, TableMemory,
 };
 
-use super::tables::{Changes, NewLeaf, OutOfFrames, Tables};
-use super::{
-    Attachment, Epochs, Gpa2Range, L1Space, Misconfigured, Retired, Violation, VpView, WalkError,
-    walk,
-};
+use super::compose::compose;
+use super::epoch::Holders;
+use super::leaves::Leaves;
+use super::tables::{Changes, NewLeaf, OutOfFrames, Tables, only_adds};
+use super::walk::Walker;
+use super::{Attachment, Epochs, Gpa2Range, L1Space, Misconfigured, Retired, Violation, VpView};
 
 /// Frames the pool needs per VP so that L2 always gets on: a root, and the
 /// tables for all the pages that one instruction can touch at worst (some ten
@@ -85,15 +86,27 @@ struct Slot {
     /// The root of EPT 02, if there is a shadow.
     root: Spa,
     /// VPs attached.
-    holders: usize,
+    holders: Holders,
     /// The set's clock at the last use.
     used: u64,
     /// Tables below the root.
     tables: usize,
+    leaves: Leaves,
     /// Whether a translation was replaced since the last flush: processors may
     /// hold what the tables do not show any more, so the next flush must reach
     /// them even if it finds nothing to remove.
     replaced: bool,
+}
+
+impl Slot {
+    /// Takes a range out of the tables and off the list.
+    fn remove(&mut self, memory: &impl TableMemory, range: Gpa2Range, retired: &mut Retired) {
+        let frames = retired.frames();
+        let root = self.root;
+        Tables { memory, root }.remove(range, retired);
+        self.tables = self.tables.saturating_sub(retired.frames() - frames);
+        self.leaves.forget_range(range);
+    }
 }
 
 /// The shadows of one partition, their frames, and the rule for evicting.
@@ -122,9 +135,10 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
         let empty = || Slot {
             tag: None,
             root: Spa::new(0),
-            holders: 0,
+            holders: Holders::NONE,
             used: 0,
             tables: 0,
+            leaves: Leaves::new(),
             replaced: false,
         };
         Self {
@@ -161,11 +175,15 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
 
     /// Attaches a VP to the shadow of `eptp12`, which has passed
     /// [`Eptp::check`]; creates it if need be. The VP lets go of the shadow it
-    /// was on. It is in L0, not in L2.
+    /// was on. It is in L0, not in L2. `number` is what [`Retired::affects`] is
+    /// to know it by; no two VPs have the same.
     ///
     /// # Errors
     /// See [`AttachError`]; the VP is then attached to nothing.
-    pub fn attach(&mut self, vp: &mut VpView, eptp12: Eptp) -> Result<(), AttachError> {
+    ///
+    /// # Panics
+    /// If `number` is 64 or more.
+    pub fn attach(&mut self, vp: &mut VpView, number: u8, eptp12: Eptp) -> Result<(), AttachError> {
         if vp.is_on(eptp12) {
             return Ok(());
         }
@@ -177,19 +195,20 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
         };
         self.clock += 1;
         let slot = &mut self.slots[index];
-        slot.holders += 1;
+        let holder = Holders::one(number);
+        slot.holders = slot.holders.with(holder);
         slot.used = self.clock;
-        vp.current = Some(Attachment::new(tag, index, slot.root));
+        vp.current = Some(Attachment::new(tag, index, slot.root, holder));
         Ok(())
     }
 
     /// Makes a VP let go of its shadow, which stays for the next user until
     /// its memory is wanted. The VP is in L0, not in L2.
     pub fn detach(&mut self, vp: &mut VpView) {
-        if let Some(attachment) = vp.current.take()
+        if let Some(attachment) = vp.take_current()
             && let Some(slot) = self.slots.get_mut(attachment.slot())
         {
-            slot.holders = slot.holders.saturating_sub(1);
+            slot.holders = slot.holders.without(attachment.holder());
         }
     }
 
@@ -201,38 +220,29 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
     /// and the processor allow.
     pub fn fill(&mut self, on: &Attachment, l1: &impl L1Space, at: Gpa2, access: Access) -> Fill {
         let eptp12 = Eptp::new(on.tag().raw());
-        let to = match walk(eptp12, &self.policy.offered, l1, at, access) {
-            Ok(translation) => translation,
-            Err(WalkError::Violation(violation)) => return Fill::Violation(violation),
-            Err(WalkError::Misconfigured(what)) => return Fill::Misconfigured(what),
-        };
-        let Some(region) = l1.region(to.address) else {
-            return Fill::NotBacked(to.address);
-        };
-        let Some(backing) = region.translate(to.address) else {
-            return Fill::NotBacked(to.address);
-        };
-        let hardware = &self.policy.hardware;
-        let permitted = (to.access & region.access).expressible(hardware.execute_only);
-        if permitted.is_empty() || !permitted.contains(access) {
-            return Fill::Protected(to.address);
+        let mut walker = Walker::new(eptp12, &self.policy.offered, l1);
+        match compose(&self.policy, &mut walker, l1, at, access) {
+            Ok(leaf) => self.install(on.slot(), leaf),
+            Err(refusal) => refusal,
         }
-        let leaf = NewLeaf {
-            at,
-            to: backing,
-            largest: region.page_size(to.address, to.size, hardware),
-            access: permitted,
-            memory_type: self.policy.memory_type,
-            ignore_pat: self.policy.ignore_pat,
-        };
-        self.install(on.slot(), leaf)
     }
 
     /// Forgets what is cached of the EPT 12 with this root page: single-context
     /// INVEPT, HvFlushGuestPhysicalAddressSpace. A root that is not shadowed
     /// has nothing cached, and that is a success too.
-    pub fn flush_space(&mut self, root12: Gpa1) -> Retired {
-        self.flush_ranges(root12, [Gpa2Range::ALL])
+    ///
+    /// What the shadow has is compared with EPT 12, if it is not too much: an
+    /// entry that agrees stays, as it would come back at the next violation.
+    pub fn flush_space(&mut self, root12: Gpa1, l1: &impl L1Space) -> Retired {
+        let mut retired = Retired::new();
+        if let Some(index) = self.find(root12.page()) {
+            if self.slots[index].leaves.is_complete() {
+                self.resynchronise(index, l1, &mut retired);
+            } else {
+                self.remove(index, [Gpa2Range::ALL], &mut retired);
+            }
+        }
+        retired
     }
 
     /// Forgets what is cached of these ranges of the EPT 12 with this root
@@ -309,14 +319,10 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
                 return Err(AttachError::OutOfFrames);
             }
         };
-        self.slots[index] = Slot {
-            tag: Some(tag),
-            root,
-            holders: 0,
-            used: self.clock,
-            tables: 0,
-            replaced: false,
-        };
+        let slot = &mut self.slots[index];
+        slot.tag = Some(tag);
+        slot.root = root;
+        slot.used = self.clock;
         // The root may have been another shadow's, or a table: no processor
         // may enter on it with what it remembers from then.
         self.epochs.raise(index);
@@ -337,10 +343,16 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
             let result = tables.install(&mut self.frames, &mut changes, leaf);
             slot.tables += changes.tables;
             slot.replaced |= changes.replaced;
+            if let Some(page) = changes.split {
+                slot.leaves.forget_range(page);
+            }
             match result {
-                Ok(size) => {
+                Ok(installed) => {
+                    if installed.is_new {
+                        slot.leaves.add(installed.leaf);
+                    }
                     self.statistics.fills += 1;
-                    return Fill::Filled(size);
+                    return Fill::Filled(installed.leaf.size);
                 }
                 Err(OutOfFrames) if self.evict() => {}
                 Err(OutOfFrames) => return Fill::OutOfFrames,
@@ -355,22 +367,71 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
         ranges: impl IntoIterator<Item = Gpa2Range>,
         retired: &mut Retired,
     ) {
+        let dropped = retired.dropped();
         let slot = &mut self.slots[index];
-        let tables = Tables {
-            memory: &self.memory,
-            root: slot.root,
-        };
-        let (dropped, frames) = (retired.dropped(), retired.frames());
         for range in ranges {
-            tables.remove(range, retired);
+            slot.remove(&self.memory, range, retired);
         }
-        slot.tables = slot.tables.saturating_sub(retired.frames() - frames);
-        if retired.dropped() != dropped || core::mem::take(&mut slot.replaced) {
+        self.conclude(index, dropped, retired);
+    }
+
+    /// Brings a shadow whose leaves are all listed to what EPT 12 says now,
+    /// without adding to it.
+    fn resynchronise(&mut self, index: usize, l1: &impl L1Space, retired: &mut Retired) {
+        let dropped = retired.dropped();
+        let slot = &mut self.slots[index];
+        let Some(tag) = slot.tag else {
+            return;
+        };
+        let mut walker = Walker::new(Eptp::new(tag.raw()), &self.policy.offered, l1);
+        // From the last place to the first: what is forgotten leaves all places
+        // still to be looked at below `place`.
+        let mut place = slot.leaves.len();
+        while let Some(next) = place.checked_sub(1) {
+            place = next;
+            let Some(leaf) = slot.leaves.get(place) else {
+                continue;
+            };
+            let now = compose(&self.policy, &mut walker, l1, leaf.at, Access::empty());
+            match now {
+                Ok(new) if new.largest == leaf.size => {
+                    let old = EptEntry::from_raw(self.memory.load(leaf.slot));
+                    let new = new.entry(leaf.size);
+                    if new != old {
+                        self.memory.store(leaf.slot, new.raw());
+                        if !only_adds(old, new, leaf.size) {
+                            retired.count_dropped();
+                        }
+                    }
+                }
+                // L1 has made one page of many: so does the next violation,
+                // once the table is gone.
+                Ok(new) if new.largest > leaf.size => {
+                    let bytes = new.largest.bytes();
+                    let page = Gpa2Range::new(leaf.at.align_down(bytes), bytes);
+                    slot.remove(&self.memory, page, retired);
+                }
+                _ => {
+                    self.memory.store(leaf.slot, EptEntry::EMPTY.raw());
+                    slot.leaves.forget(place);
+                    retired.count_dropped();
+                }
+            }
+        }
+        if slot.leaves.len() == 0 && slot.tables > 0 {
+            slot.remove(&self.memory, Gpa2Range::ALL, retired);
+        }
+        self.conclude(index, dropped, retired);
+    }
+
+    /// After entries were taken from a shadow, or might have been: what VPs
+    /// must know.
+    fn conclude(&mut self, index: usize, dropped: u64, retired: &mut Retired) {
+        let slot = &mut self.slots[index];
+        if retired.dropped() != dropped || slot.replaced {
             slot.replaced = false;
             self.epochs.raise(index);
-            if slot.holders > 0 {
-                retired.affect(index);
-            }
+            retired.affect(slot.holders);
         }
     }
 
@@ -380,7 +441,9 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
     /// was one.
     fn evict(&mut self) -> bool {
         let victim = (0..self.slots.len())
-            .filter(|&index| self.slots[index].tag.is_some() && self.slots[index].holders == 0)
+            .filter(|&index| {
+                self.slots[index].tag.is_some() && self.slots[index].holders == Holders::NONE
+            })
             .min_by_key(|&index| self.slots[index].used);
         let Some(index) = victim else {
             return false;
@@ -394,6 +457,7 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
         tables.retire(slot.root, Level::Pml4, &mut retired);
         slot.tag = None;
         slot.tables = 0;
+        slot.leaves.clear();
         slot.replaced = false;
         retired.free(&self.memory, &mut self.frames);
         self.statistics.evicted += 1;

@@ -3,6 +3,7 @@
 use addr::{Gpa2, Spa};
 use vmx::ept::{Access, ENTRIES, EptEntry, Level, MemoryType, PageSize, TableFrames, TableMemory};
 
+use super::leaves::Leaf;
 use super::{Gpa2Range, Retired};
 
 /// A leaf to be installed.
@@ -19,6 +20,28 @@ pub(super) struct NewLeaf {
     pub ignore_pat: bool,
 }
 
+impl NewLeaf {
+    /// The entry for a page of `size`, not above the largest.
+    #[inline]
+    pub fn entry(&self, size: PageSize) -> EptEntry {
+        EptEntry::leaf(
+            self.to.raw(),
+            size,
+            self.access,
+            self.memory_type,
+            self.ignore_pat,
+        )
+    }
+}
+
+/// A leaf that was installed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Installed {
+    pub leaf: Leaf,
+    /// Whether there was no leaf in the entry before.
+    pub is_new: bool,
+}
+
 /// What installing leaves has done to a hierarchy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
@@ -27,6 +50,8 @@ pub(super) struct Changes {
     /// Whether a translation was replaced by one that permits less or leads
     /// elsewhere, so that processors may hold what the tables no longer do.
     pub replaced: bool,
+    /// The page whose leaf gave way to a table.
+    pub split: Option<Gpa2Range>,
 }
 
 /// There was no frame for a table.
@@ -48,7 +73,7 @@ impl<M: TableMemory> Tables<'_, M> {
         self.memory.store(slot, entry.raw());
     }
 
-    /// Installs a leaf, with the tables on the way, and returns its size.
+    /// Installs a leaf, with the tables on the way.
     ///
     /// A table that is there is kept, even if a larger page would fit: taking
     /// it away would need a shoot-down, and smaller pages are never wrong.
@@ -60,9 +85,8 @@ impl<M: TableMemory> Tables<'_, M> {
         frames: &mut impl TableFrames,
         changes: &mut Changes,
         new: NewLeaf,
-    ) -> Result<PageSize, OutOfFrames> {
-        let mut table = self.root;
-        let mut level = Level::Pml4;
+    ) -> Result<Installed, OutOfFrames> {
+        let (mut table, mut level) = self.descend(&new);
         loop {
             let slot = entry_at(table, level.index(new.at.raw()));
             let entry = self.load(slot);
@@ -71,21 +95,26 @@ impl<M: TableMemory> Tables<'_, M> {
                 && size <= new.largest
                 && !leads_on
             {
-                let leaf = EptEntry::leaf(
-                    new.to.raw(),
-                    size,
-                    new.access,
-                    new.memory_type,
-                    new.ignore_pat,
-                );
+                let leaf = new.entry(size);
                 changes.replaced |= entry.is_present() && !only_adds(entry, leaf, size);
                 self.store(slot, leaf);
-                return Ok(size);
+                return Ok(Installed {
+                    leaf: Leaf {
+                        at: new.at.align_down(size.bytes()),
+                        size,
+                        slot,
+                    },
+                    is_new: !entry.is_present(),
+                });
             }
             if !leads_on {
                 let frame = frames.alloc().ok_or(OutOfFrames)?;
                 changes.tables += 1;
-                changes.replaced |= entry.is_present();
+                if entry.is_present() {
+                    let bytes = level.entry_bytes();
+                    changes.replaced = true;
+                    changes.split = Some(Gpa2Range::new(new.at.align_down(bytes), bytes));
+                }
                 self.store(slot, EptEntry::table(frame.raw()));
                 table = frame;
             } else {
@@ -94,6 +123,21 @@ impl<M: TableMemory> Tables<'_, M> {
             // The page table has 4 KiB pages, so the loop has ended there.
             level = level.below().ok_or(OutOfFrames)?;
         }
+    }
+
+    /// The table below which a leaf's way ends or tables are missing, and its
+    /// level: the page table, if all is there already.
+    #[inline]
+    fn descend(&self, new: &NewLeaf) -> (Spa, Level) {
+        let mut table = self.root;
+        for level in [Level::Pml4, Level::Pdpt, Level::Pd] {
+            let entry = self.load(entry_at(table, level.index(new.at.raw())));
+            if !entry.is_present() || entry.is_leaf(level) {
+                return (table, level);
+            }
+            table = Spa::new(entry.address());
+        }
+        (table, Level::Pt)
     }
 
     /// Removes all that lies in `range`, and no more than the pages that
@@ -162,7 +206,7 @@ impl<M: TableMemory> Tables<'_, M> {
 
 /// Whether `new` maps the same page as the leaf `old`, permitting at least as
 /// much: then what a processor remembers of `old` is right, if not all.
-fn only_adds(old: EptEntry, new: EptEntry, size: PageSize) -> bool {
+pub(super) fn only_adds(old: EptEntry, new: EptEntry, size: PageSize) -> bool {
     old.page_address(size) == new.page_address(size) && new.access().contains(old.access())
 }
 

@@ -70,7 +70,8 @@ pub enum WalkError {
 /// Translates `at` for `access` through the tables of `eptp`, judging each
 /// entry by the capabilities that L1 was offered.
 ///
-/// `eptp` has passed [`Eptp::check`]. Each entry is read once. A table outside
+/// `eptp` has passed [`Eptp::check`]. Each entry is judged and used as read
+/// once. A table outside
 /// L1's memory reads as all ones, which is a misconfiguration. An empty
 /// `access` asks for the mapping whatever it permits.
 ///
@@ -78,6 +79,7 @@ pub enum WalkError {
 /// What L2's access would raise on hardware that walked these tables: a
 /// misconfiguration on the path takes precedence over missing permissions,
 /// as these are the sum of the whole path.
+#[inline]
 pub fn walk(
     eptp: Eptp,
     offered: &EptCapabilities,
@@ -85,40 +87,112 @@ pub fn walk(
     at: Gpa2,
     access: Access,
 ) -> Result<Translation, WalkError> {
-    let denied = |permitted| WalkError::Violation(Violation { access, permitted });
-    if at.raw() >> WIDTH_OF_4_LEVELS != 0 {
-        return Err(denied(Access::empty()));
+    Walker::new(eptp, offered, l1).translate(at, access)
+}
+
+/// What a walk has found on the way to a page table.
+#[derive(Clone, Copy)]
+struct Trail {
+    /// The address of L2 above the bits that the page table translates.
+    region: u64,
+    table: u64,
+    permitted: Access,
+}
+
+/// Several walks at one moment: what one of them has read, the next takes from
+/// it. It must not outlive the call that made it, let alone a flush.
+pub(super) struct Walker<'a, L> {
+    eptp: Eptp,
+    offered: &'a EptCapabilities,
+    l1: &'a L,
+    trail: Option<Trail>,
+}
+
+impl<'a, L: L1Space> Walker<'a, L> {
+    #[inline]
+    pub fn new(eptp: Eptp, offered: &'a EptCapabilities, l1: &'a L) -> Self {
+        Self {
+            eptp,
+            offered,
+            l1,
+            trail: None,
+        }
     }
-    let mut permitted = Access::RWX;
-    let mut table = eptp.root();
-    let mut level = Level::Pml4;
-    loop {
-        let slot = Gpa1::new(table + 8 * level.index(at.raw()) as u64);
-        let entry = EptEntry::from_raw(l1.read_u64(slot).unwrap_or(u64::MAX));
-        if !entry.is_present() {
+
+    /// Follows references that permit everything, which are nearly all there
+    /// are, as far as they lead: the table, its level, and what was permitted.
+    #[inline]
+    fn descend(&mut self, at: Gpa2, region: u64) -> (u64, Level, Access) {
+        let rights = u64::from(Access::RWX.bits());
+        // The rules for a reference, all in one: see `EptEntry::check`.
+        let judged = rights | 0xf8 | self.offered.reserved_address_bits();
+        let mut table = self.eptp.root();
+        for level in [Level::Pml4, Level::Pdpt, Level::Pd] {
+            let slot = Gpa1::new(table + 8 * level.index(at.raw()) as u64);
+            match self.l1.read_u64(slot) {
+                Some(entry) if entry & judged == rights => {
+                    table = EptEntry::from_raw(entry).address();
+                }
+                _ => return (table, level, Access::RWX),
+            }
+        }
+        self.trail = Some(Trail {
+            region,
+            table,
+            permitted: Access::RWX,
+        });
+        (table, Level::Pt, Access::RWX)
+    }
+
+    /// As [`walk`].
+    #[inline]
+    pub fn translate(&mut self, at: Gpa2, access: Access) -> Result<Translation, WalkError> {
+        let denied = |permitted| WalkError::Violation(Violation { access, permitted });
+        if at.raw() >> WIDTH_OF_4_LEVELS != 0 {
             return Err(denied(Access::empty()));
         }
-        let misconfigured = |rule| WalkError::Misconfigured(Misconfigured { level, entry, rule });
-        entry.check(level, offered).map_err(misconfigured)?;
-        permitted &= entry.access();
-        let (Some(below), false) = (level.below(), entry.is_leaf(level)) else {
-            // `check` has passed: the level has pages and the type is known.
-            let (Some(size), Some(memory_type)) = (level.page_size(), entry.memory_type()) else {
-                return Err(misconfigured(Misconfiguration::MemoryType));
-            };
-            if !permitted.contains(access) {
-                return Err(denied(permitted));
-            }
-            let offset = at.raw() & (size.bytes() - 1);
-            return Ok(Translation {
-                address: Gpa1::new(entry.page_address(size) + offset),
-                size,
-                access: permitted,
-                memory_type,
-                ignore_pat: entry.ignores_pat(),
-            });
+        let region = at.raw() / Level::Pd.entry_bytes();
+        let (mut table, mut level, mut permitted) = match self.trail {
+            Some(trail) if trail.region == region => (trail.table, Level::Pt, trail.permitted),
+            _ => self.descend(at, region),
         };
-        table = entry.address();
-        level = below;
+        loop {
+            let slot = Gpa1::new(table + 8 * level.index(at.raw()) as u64);
+            let entry = EptEntry::from_raw(self.l1.read_u64(slot).unwrap_or(u64::MAX));
+            if !entry.is_present() {
+                return Err(denied(Access::empty()));
+            }
+            let misconfigured =
+                |rule| WalkError::Misconfigured(Misconfigured { level, entry, rule });
+            entry.check(level, self.offered).map_err(misconfigured)?;
+            permitted &= entry.access();
+            let (Some(below), false) = (level.below(), entry.is_leaf(level)) else {
+                // `check` has passed: the level has pages and the type is known.
+                let (Some(size), Some(memory_type)) = (level.page_size(), entry.memory_type())
+                else {
+                    return Err(misconfigured(Misconfiguration::MemoryType));
+                };
+                if !permitted.contains(access) {
+                    return Err(denied(permitted));
+                }
+                let offset = at.raw() & (size.bytes() - 1);
+                return Ok(Translation {
+                    address: Gpa1::new(entry.page_address(size) + offset),
+                    size,
+                    access: permitted,
+                    memory_type,
+                    ignore_pat: entry.ignores_pat(),
+                });
+            };
+            table = entry.address();
+            level = below;
+            if level == Level::Pt {
+                self.trail = Some(Trail {
+                    region,
+                    table,
+                    permitted,
+                });
+            }
+        }
     }
 }

@@ -91,6 +91,7 @@ impl Vp {
                 .merge(&mut CurrentVmcs, &self.nested.policy, &carry, &memory);
         self.counters[Counter::MergedFields as usize] += u64::from(merged.fields);
         self.follow_merge(&merged);
+        self.prefill_shadow();
         if self.nested.logic.has_msr_lists() && !self.load_entry_msrs() {
             return;
         }

@@ -12,6 +12,7 @@ use super::super::Vp;
 use super::super::shootdown::shoot_down;
 use super::super::vmcs::{read, write};
 use super::pages::{TableAccess, TableSource};
+use crate::cpu::per_cpu::MAX_CPUS;
 
 /// The partition's shadows.
 pub type Shadows = ShadowSet<TableAccess, TableSource>;
@@ -58,18 +59,32 @@ pub enum Reflection {
     Misconfiguration,
 }
 
+/// The number that the shadows know a VP by.
+fn number(index: usize) -> u8 {
+    const { assert!(MAX_CPUS <= 64) }
+    index as u8
+}
+
 impl Vp {
     /// Completes a flush: makes processors forget, then gives the frames back.
     fn complete(&self, retired: Retired) {
         if retired.needs_shootdown() {
-            shoot_down(self.index, self.partition.inboxes.len(), |_| true);
+            // A VP that attaches to the shadow from now on has yet to look at what it forgets.
+            let affected = |index| retired.affects(number(index));
+            shoot_down(self.index, self.partition.inboxes.len(), affected);
         }
-        self.partition.shadows.lock().release(retired);
+        if retired.frames() > 0 {
+            self.partition.shadows.lock().release(retired);
+        }
     }
 
-    /// Forgets all that is cached of one EPT 12.
+    /// Forgets what is cached of one EPT 12 and no longer so.
     pub fn flush_space(&self, root: Gpa1) {
-        let retired = self.partition.shadows.lock().flush_space(root);
+        let partition = &self.partition;
+        let retired = partition
+            .shadows
+            .lock()
+            .flush_space(root, &partition.memory);
         self.complete(retired);
     }
 
@@ -88,11 +103,11 @@ impl Vp {
     /// Puts VMCS 02, which is current, on the shadow of `eptp12`.
     pub fn attach_shadow(&mut self, eptp12: Eptp) {
         loop {
-            let result = self
-                .partition
-                .shadows
-                .lock()
-                .attach(&mut self.nested.view, eptp12);
+            let result = self.partition.shadows.lock().attach(
+                &mut self.nested.view,
+                number(self.index),
+                eptp12,
+            );
             match result {
                 Ok(()) => break,
                 Err(AttachError::OutOfFrames) => self.reclaim(),
@@ -132,6 +147,7 @@ impl Vp {
                     return Violation::Handled;
                 }
                 Fill::Violation(violation) => {
+                    self.nested.view.note_reflected(at, access);
                     return Violation::Reflect(Reflection::Violation(
                         violation.qualification(qualification),
                     ));
@@ -148,6 +164,28 @@ impl Vp {
                 }
                 Fill::OutOfFrames => self.reclaim(),
             }
+        }
+    }
+
+    /// Before L1's entry into L2: gives L2 the page that L1 was last told to be missing, if L1 has
+    /// mapped it. VMCS 02 is on the shadow of the EPT 12 that L1 asks for.
+    #[inline(always)]
+    pub fn prefill_shadow(&mut self) {
+        if let Some((at, access)) = self.nested.view.take_reflected() {
+            self.prefill(at, access);
+        }
+    }
+
+    fn prefill(&mut self, at: Gpa2, access: Access) {
+        let partition = &self.partition;
+        if let Some(attachment) = self.nested.view.attachment()
+            && let Fill::Filled(_) =
+                partition
+                    .shadows
+                    .lock()
+                    .fill(attachment, &partition.memory, at, access)
+        {
+            self.count(Counter::ShadowFills);
         }
     }
 

@@ -203,7 +203,7 @@ fn a_large_page_gives_way_to_small_ones_and_comes_back_after_a_flush() {
         PageSize::Size4K,
         Access::RWX,
     );
-    let retired = machine.set.flush_space(root);
+    let retired = machine.flush_space(root);
     machine.complete(retired);
     assert_eq!(
         fill(&mut machine, 0x4000, Access::WRITE),

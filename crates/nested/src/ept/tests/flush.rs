@@ -1,7 +1,7 @@
 //! What flushes remove, and what they leave.
 
 use addr::{Gpa1, Gpa2};
-use vmx::ept::{Access, PageSize};
+use vmx::ept::{Access, Level, PageSize};
 
 use super::super::Gpa2Range;
 use super::machine::{G1, L1, M2, Machine, Outcome};
@@ -148,7 +148,7 @@ fn an_unmapped_range_costs_no_shootdown() {
     assert!(!retired.needs_shootdown());
     machine.complete(retired);
     assert_eq!(machine.set.generation(root), before);
-    let unknown = machine.set.flush_space(Gpa1::new(0xdead_b000));
+    let unknown = machine.flush_space(Gpa1::new(0xdead_b000));
     assert!(!unknown.needs_shootdown());
     machine.complete(unknown);
 }
@@ -167,8 +167,12 @@ fn one_space_is_flushed_by_its_root_page_alone() {
     machine.enter(0, other);
     machine.touch(0, Gpa2::new(0), Access::READ);
     let generation = machine.set.generation(other);
+    // L1 takes the whole space away.
+    for index in 0..2 {
+        machine.l1.write(Gpa1::new(root.raw() + 8 * index), 0);
+    }
     // Attribute bits in the operand do not matter.
-    let retired = machine.set.flush_space(Gpa1::new(root.raw() | 0x5e));
+    let retired = machine.flush_space(Gpa1::new(root.raw() | 0x5e));
     assert!(retired.dropped() > 0);
     assert!(!retired.needs_shootdown(), "nobody runs on it");
     machine.complete(retired);
@@ -176,7 +180,7 @@ fn one_space_is_flushed_by_its_root_page_alone() {
     assert_eq!(machine.set.generation(other), generation);
     // The VP that comes back to it must forget all the same.
     let vp = &mut machine.vps[0].view;
-    machine.set.attach(vp, L1::eptp(root)).unwrap();
+    machine.set.attach(vp, 0, L1::eptp(root)).unwrap();
     let eptp = vp.attachment().unwrap().eptp();
     assert_eq!(vp.take_invalidation(), Some(eptp));
     assert_eq!(vp.take_invalidation(), None);
@@ -212,7 +216,9 @@ fn only_vps_on_the_shadow_are_shot() {
     let other = machine.l1.new_table();
     machine.enter(1, root);
     machine.enter(2, other);
-    let retired = machine.set.flush_space(root);
+    let slot = machine.l1.entry(root, Gpa2::new(0x3000), Level::Pt);
+    machine.l1.write(slot, 0);
+    let retired = machine.flush_space(root);
     machine.complete(retired);
     let shot: alloc::vec::Vec<_> = machine.vps.iter().map(|vp| vp.shot).collect();
     assert_eq!(shot, [1, 1, 0]);

@@ -305,11 +305,8 @@ impl Machine {
 
     /// The second and third phase of a removal.
     pub fn complete(&mut self, retired: Retired) {
-        for vp in &mut self.vps {
-            let Some(on) = vp.view.attachment() else {
-                continue;
-            };
-            if vp.in_l2 && retired.affects(on) {
+        for (number, vp) in (0..).zip(&mut self.vps) {
+            if vp.in_l2 && retired.affects(number) {
                 vp.in_l2 = false;
                 vp.shot += 1;
             }
@@ -317,12 +314,17 @@ impl Machine {
         self.set.release(retired);
     }
 
+    /// The first phase of a flush of the space.
+    pub fn flush_space(&mut self, root: Gpa1) -> Retired {
+        self.set.flush_space(root, &self.l1)
+    }
+
     /// L1 enters L2 with this EPT 12.
     pub fn enter(&mut self, vp: usize, root: Gpa1) {
         self.vps[vp].in_l2 = false;
         let eptp = L1::eptp(root);
         loop {
-            match self.set.attach(&mut self.vps[vp].view, eptp) {
+            match self.set.attach(&mut self.vps[vp].view, vp as u8, eptp) {
                 Ok(()) => break,
                 Err(AttachError::OutOfFrames) => self.reclaim(None),
                 Err(AttachError::NoSlot) => panic!("more VPs than slots"),

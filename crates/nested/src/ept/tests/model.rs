@@ -229,7 +229,7 @@ impl Model {
                 self.observe();
             }
             Step::FlushSpace(space) => {
-                let retired = self.machine.set.flush_space(self.roots[space]);
+                let retired = self.machine.flush_space(self.roots[space]);
                 self.machine.complete(retired);
                 self.flushed(space, Gpa2Range::ALL);
             }

@@ -230,7 +230,7 @@ fn run_l1(shared: &Shared, root: Gpa1) {
             let at = address(page);
             match version % 8 {
                 0 => set.flush_all(),
-                1 => set.flush_space(root),
+                1 => set.flush_space(root, &shared.l1),
                 2 => set.flush_ranges(root, [Gpa2Range::new(at.align_down(M2), M2)]),
                 _ => set.flush_ranges(root, [Gpa2Range::pages(at, 1)]),
             }
@@ -275,8 +275,8 @@ fn a_completed_flush_holds_on_every_processor() {
     }
     let mut set = ShadowSet::new(memory.clone(), pool, POLICY, 4);
     let mut views: Vec<VpView> = (0..2).map(|_| set.view()).collect();
-    for view in &mut views {
-        set.attach(view, L1::eptp(root)).unwrap();
+    for (number, view) in (0..).zip(&mut views) {
+        set.attach(view, number, L1::eptp(root)).unwrap();
     }
     let shared = Box::new(Shared {
         set: Mutex::new(set),
