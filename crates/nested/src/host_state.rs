@@ -8,7 +8,7 @@ use vmx::{AccessRights, ExitControls, Field};
 
 use crate::access::Vmcs;
 use crate::cr::{CR0_CD, CR0_NW, CR4_PAE, EFER_LMA, EFER_LME};
-use crate::policy::{Carry, L1Registers};
+use crate::policy::L1Registers;
 use crate::vmcs12::get;
 use crate::{Nested, Vmcs12};
 
@@ -243,19 +243,6 @@ impl Nested {
             vmcs01.write(Field::GUEST_PAT, get!(self.vmcs12, HOST_PAT));
         } else if let Some(left) = self.left {
             vmcs01.write(Field::GUEST_PAT, left.pat);
-        }
-    }
-
-    /// EFER and PAT of L2, which an exit without the load controls leaves in place.
-    #[inline(always)]
-    pub(crate) fn carry_out<V: Vmcs>(&mut self, vmcs02: &V) {
-        let exit = self.exit_controls();
-        if !exit.contains(ExitControls::LOAD_EFER.union(ExitControls::LOAD_PAT)) {
-            self.left = Some(Carry {
-                efer: vmcs02.read(Field::GUEST_EFER),
-                pat: vmcs02.read(Field::GUEST_PAT),
-                ..Carry::default()
-            });
         }
     }
 }

@@ -30,11 +30,13 @@ pub mod reflect;
 pub mod tsc;
 pub mod vmcs12;
 
+mod carry;
 mod controls12;
 mod dirty;
 mod entry;
 mod exit;
 mod failure;
+mod halt;
 mod host_state;
 mod merge;
 mod policy;
@@ -42,11 +44,12 @@ mod state;
 #[cfg(test)]
 mod testing;
 
+pub use carry::Carry;
 pub use dirty::Dirty;
 pub use entry::{EntryContext, EntryFailure};
 pub use exit::ExitInfo;
 pub use host_state::{HOST_FIELD_COUNT, HOST_FIELDS, HostState, UNDEFINED_FIELD_COUNT};
 pub use merge::Merged;
-pub use policy::{Carry, L0Policy, L1Registers};
+pub use policy::{L0Policy, L1Registers};
 pub use state::{Config, Current, Enlightenments, Nested};
 pub use vmcs12::Vmcs12;

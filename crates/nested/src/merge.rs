@@ -11,8 +11,9 @@ use vmx::{
 };
 
 use crate::access::{Memory, Vmcs};
-use crate::cr::{self, CR0_PG, EFER_LMA, EFER_LME};
-use crate::policy::{Carry, L0Policy};
+use crate::carry::Carry;
+use crate::cr;
+use crate::policy::L0Policy;
 use crate::state::Nested;
 use crate::vmcs12::*;
 use crate::{Dirty, Vmcs12};
@@ -44,11 +45,6 @@ const RARE: Dirty = Dirty::CONTROL_EXCPN
     .union(Dirty::GUEST_GRP1)
     .union(Dirty::GUEST_GRP2);
 
-/// The load controls without which VM entry keeps L1's values.
-const LOADS: EntryControls = EntryControls::LOAD_DEBUG_CONTROLS
-    .union(EntryControls::LOAD_PAT)
-    .union(EntryControls::LOAD_EFER);
-
 /// What an entry changed, and what is left for the image to do before it
 /// enters VMCS 02.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,33 +60,11 @@ pub struct Merged {
     /// L2's linear translations must go: VPID 02 now stands for another VPID
     /// of L1, or L1 uses none.
     pub flush_vpid: bool,
-    /// L1 enters L2 halted: the VP waits in L0 unless an event is injected.
+    /// L1 enters L2 halted, and nothing ends that at once: the VP waits in L0.
     pub halt: bool,
 }
 
 impl Nested {
-    /// L1's values of what the entry leaves alone; VMCS 01 is current in
-    /// `vmcs01`. Reads nothing when VMCS 12 loads all of it.
-    #[inline]
-    pub fn carry_in<V: Vmcs>(&self, vmcs01: &V) -> Carry {
-        let entry = self.entry_controls();
-        let mut carry = Carry::default();
-        if entry.contains(LOADS) {
-            return carry;
-        }
-        if !entry.contains(EntryControls::LOAD_EFER) {
-            carry.efer = vmcs01.read(Field::GUEST_EFER);
-        }
-        if !entry.contains(EntryControls::LOAD_PAT) {
-            carry.pat = vmcs01.read(Field::GUEST_PAT);
-        }
-        if !entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
-            carry.debugctl = vmcs01.read(Field::GUEST_DEBUGCTL);
-            carry.dr7 = vmcs01.read(Field::GUEST_DR7);
-        }
-        carry
-    }
-
     /// Carries what changed to VMCS 02, which is current in `vmcs02`, and
     /// counts the VP as in L2. Call after a successful `prepare`.
     #[inline]
@@ -178,11 +152,8 @@ impl Nested {
             self.merge_rare_groups(vmcs02, policy, groups, merged);
         }
         if self.l2_halted {
-            let info = get!(self.vmcs12, ENTRY_INTERRUPTION_INFO) as u32;
-            let injects =
-                dirty(Dirty::CONTROL_EVENT) && InterruptionInfo::from_raw(info).is_valid();
-            self.l2_halted = !injects;
-            merged.halt = !injects;
+            self.l2_halted = self.stays_halted();
+            merged.halt = self.l2_halted;
         }
         if structure || dirty(Dirty::CONTROL_XLAT) {
             merged.ept = true;
@@ -343,73 +314,6 @@ impl Nested {
         vmcs02.write(Field::GUEST_CR3, get!(self.vmcs12, GUEST_CR3));
         vmcs02.write(Field::GUEST_CR4, guest4);
         merged.fields += 7;
-    }
-
-    /// DR7, DEBUGCTL, PAT and EFER: L1's field where VMCS 12 loads it, else
-    /// L1's own value goes on. VMCS 02 loads all four in any case.
-    #[inline(always)]
-    fn merge_carried<V: Vmcs>(
-        &self,
-        vmcs02: &mut V,
-        groups: Dirty,
-        carry: &Carry,
-        merged: &mut Merged,
-    ) {
-        let entry = self.entry_controls();
-        // A change of the load controls themselves has both groups read anew.
-        let debug = entry.contains(EntryControls::LOAD_DEBUG_CONTROLS);
-        if debug && groups.intersects(Dirty::CRDR) {
-            vmcs02.write(Field::GUEST_DR7, get!(self.vmcs12, GUEST_DR7));
-            merged.fields += 1;
-        }
-        if groups.intersects(Dirty::GUEST_GRP1) {
-            if debug {
-                vmcs02.write(Field::GUEST_DEBUGCTL, get!(self.vmcs12, GUEST_DEBUGCTL));
-                merged.fields += 1;
-            }
-            if entry.contains(EntryControls::LOAD_PAT) {
-                vmcs02.write(Field::GUEST_PAT, get!(self.vmcs12, GUEST_PAT));
-                merged.fields += 1;
-            }
-            if entry.contains(EntryControls::LOAD_EFER) {
-                vmcs02.write(Field::GUEST_EFER, get!(self.vmcs12, GUEST_EFER));
-                merged.fields += 1;
-            }
-        }
-        if entry.contains(LOADS) {
-            return;
-        }
-        if !entry.contains(EntryControls::LOAD_EFER) {
-            let efer = efer_without_load(
-                carry.efer,
-                entry.contains(EntryControls::IA32E_MODE_GUEST),
-                get!(self.vmcs12, GUEST_CR0),
-            );
-            vmcs02.write(Field::GUEST_EFER, efer);
-            merged.fields += 1;
-        }
-        if !entry.contains(EntryControls::LOAD_PAT) {
-            vmcs02.write(Field::GUEST_PAT, carry.pat);
-            merged.fields += 1;
-        }
-        if !entry.contains(EntryControls::LOAD_DEBUG_CONTROLS) {
-            vmcs02.write(Field::GUEST_DEBUGCTL, carry.debugctl);
-            vmcs02.write(Field::GUEST_DR7, carry.dr7);
-            merged.fields += 2;
-        }
-    }
-}
-
-/// EFER in L2 when VM entry does not load it (SDM 27.3.2.1): LMA and, with
-/// paging, LME follow the IA-32e-mode-guest control; the rest is L1's.
-#[inline(always)]
-const fn efer_without_load(efer: u64, ia32e: bool, cr0: u64) -> u64 {
-    if ia32e {
-        efer | EFER_LMA | EFER_LME
-    } else if cr0 & CR0_PG != 0 {
-        efer & !(EFER_LMA | EFER_LME)
-    } else {
-        efer & !EFER_LMA
     }
 }
 

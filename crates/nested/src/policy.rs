@@ -46,19 +46,3 @@ pub struct L1Registers {
     /// CR4 bits that are clear whatever L1 wants.
     pub cr4_clear: u64,
 }
-
-/// L1's own values of what VM entry leaves alone unless a control asks for it.
-///
-/// [`crate::Nested::carry_in`] reads them from VMCS 01; with all load controls
-/// set it reads nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carry {
-    /// IA32_EFER of the side that is left.
-    pub efer: u64,
-    /// IA32_PAT of the side that is left.
-    pub pat: u64,
-    /// IA32_DEBUGCTL of the side that is left (into L2 only).
-    pub debugctl: u64,
-    /// DR7 of the side that is left (into L2 only).
-    pub dr7: u64,
-}

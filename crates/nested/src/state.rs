@@ -136,19 +136,6 @@ impl Nested {
         self.entry_in_flight = false;
     }
 
-    /// Whether L2 is in the HLT activity state: the VP waits in L0.
-    #[inline]
-    pub fn l2_halted(&self) -> bool {
-        self.l2_halted
-    }
-
-    /// L2 executed a HLT that L1 does not intercept, or (`false`) an event
-    /// woke it.
-    #[inline]
-    pub fn set_l2_halted(&mut self, halted: bool) {
-        self.l2_halted = halted;
-    }
-
     /// The current VMCS.
     #[inline]
     pub fn current(&self) -> Current {

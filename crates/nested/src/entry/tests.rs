@@ -302,30 +302,3 @@ fn clean_guest_state_is_read_with_what_depends_on_it() {
         assert_eq!(scene.vmcs02.peek(Field::GUEST_RFLAGS), 0x102);
     }
 }
-
-#[test]
-fn entry_controls_load_what_l2_left() {
-    let mut scene = Scene::reflected();
-    // L2 changed its PAT, and an exit saved it: the group stays clean.
-    scene.page.write_u64(0x1b0, 0x0606_0606_0606_0606);
-    scene.page.write_u64(0x238, 0x455);
-    let entry = scene.page.peek(Field::ENTRY_CONTROLS);
-    scene.page.store(Field::ENTRY_CONTROLS, entry);
-    assert_eq!(scene.prepare(&RESUME), Ok(()));
-    scene.merge();
-    let pat = scene.vmcs02.peek(Field::GUEST_PAT);
-    assert_eq!(pat, 0x0606_0606_0606_0606);
-    assert_eq!(scene.vmcs02.peek(Field::GUEST_DR7), 0x455);
-}
-
-#[test]
-fn control_registers_do_not_bring_back_an_old_pat() {
-    let mut scene = Scene::reflected();
-    scene.vmcs02.set(Field::GUEST_PAT, 0x0606_0606_0606_0606);
-    let cr3 = scene.page.peek(Field::GUEST_CR3);
-    scene.page.store(Field::GUEST_CR3, cr3);
-    assert_eq!(scene.prepare(&RESUME), Ok(()));
-    scene.merge();
-    let pat = scene.vmcs02.peek(Field::GUEST_PAT);
-    assert_eq!(pat, 0x0606_0606_0606_0606);
-}

@@ -237,36 +237,6 @@ fn the_enlightened_msr_bitmap_is_merged_when_it_changed() {
     assert!(merged.msr_bitmap);
 }
 
-#[test]
-fn what_vm_entry_does_not_load_stays_l1s() {
-    let loads = EntryControls::LOAD_PAT | EntryControls::LOAD_DEBUG_CONTROLS;
-    let mut scene = Scene::reflected();
-    scene.vmcs01.set(Field::GUEST_PAT, 0x77);
-    scene.vmcs01.set(Field::GUEST_EFER, 0xd01);
-    scene.vmcs01.set(Field::GUEST_DEBUGCTL, 1);
-    scene.vmcs01.set(Field::GUEST_DR7, 0x455);
-    let entry = 0x53ff & !u64::from(loads.bits());
-    scene.page.store(Field::ENTRY_CONTROLS, entry);
-    scene.prepare(&RESUME).unwrap();
-    scene.merge();
-    assert_eq!(scene.vmcs02.peek(Field::GUEST_PAT), 0x77);
-    assert_eq!(scene.vmcs02.peek(Field::GUEST_EFER), 0xd01);
-    assert_eq!(scene.vmcs02.peek(Field::GUEST_DEBUGCTL), 1);
-    assert_eq!(scene.vmcs02.peek(Field::GUEST_DR7), 0x455);
-    let hardware = scene.vmcs02.peek(Field::ENTRY_CONTROLS) as u32;
-    assert_eq!(
-        hardware,
-        (policy().entry | EntryControls::IA32E_MODE_GUEST).bits()
-    );
-}
-
-#[test]
-fn efer_follows_the_mode() {
-    assert_eq!(efer_without_load(0xd01, true, CR0_PG), 0xd01);
-    assert_eq!(efer_without_load(0xd01, false, CR0_PG), 0x801);
-    assert_eq!(efer_without_load(0xd01, false, 0), 0x901);
-}
-
 proptest! {
     /// Whatever passes the checks keeps L0's own bits and adds none that are
     /// not offered.

@@ -75,7 +75,7 @@ impl Vp {
             BasicExitReason::InterruptWindow | BasicExitReason::NmiWindow => self.attention = true,
             BasicExitReason::Hlt => {
                 self.advance();
-                self.nested.logic.set_l2_halted(true);
+                self.nested.logic.halt_l2(&CurrentVmcs);
                 self.attention = true;
             }
             BasicExitReason::Rdmsr => self.rdmsr_exit(),

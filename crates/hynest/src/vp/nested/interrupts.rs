@@ -31,7 +31,7 @@ impl Vp {
                 return self.leave_l2(ExitInfo::new(ExitReason::new(window)), false);
             }
             if read(Field::GUEST_PENDING_DEBUG_EXCEPTIONS) != 0 {
-                self.nested.logic.set_l2_halted(false);
+                self.nested.logic.wake_l2();
             } else {
                 self.activity = Activity::Halted;
                 self.sleep_while_idle();
