@@ -5,12 +5,14 @@ mod ept;
 mod evmcs;
 mod exits;
 mod hostile;
+mod platform;
 mod vmx;
 
 use crate::rt::harness::Group;
 
 /// Every group, in the order in which they run.
 pub const ALL: &[Group] = &[
+    platform::GROUP,
     vmx::GROUP,
     entry::GROUP,
     exits::GROUP,

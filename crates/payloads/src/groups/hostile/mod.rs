@@ -83,6 +83,10 @@ pub const GROUP: Group = Group {
             run: interrupts::init_second,
         },
         Test {
+            name: "tiny-period",
+            run: interrupts::tiny_period,
+        },
+        Test {
             name: "last-init-self",
             run: ends::init_self,
         },
