@@ -376,6 +376,28 @@ impl Machine {
         panic!("L2 does not get on at {at:?}");
     }
 
+    /// All that EPT 02 has for the shadow a VP is on.
+    pub fn leaves(&self, vp: usize) -> Vec<(Gpa2, HardwareLeaf)> {
+        let eptp = self.vps[vp].view.attachment().unwrap().eptp();
+        let mut tables = alloc::vec![(Spa::new(eptp.root()), Level::Pml4, 0)];
+        let mut leaves = Vec::new();
+        while let Some((table, level, base)) = tables.pop() {
+            for index in 0..ENTRIES as u64 {
+                let at = base + index * level.entry_bytes();
+                let slot = Spa::new(table.raw() + 8 * index);
+                let entry = EptEntry::from_raw(self.frames.load(slot));
+                if entry.is_present() && !entry.is_leaf(level) {
+                    let below = level.below().unwrap();
+                    tables.push((Spa::new(entry.address()), below, at));
+                } else if entry.is_present() {
+                    let at = Gpa2::new(at);
+                    leaves.push((at, hardware_walk(&self.frames, eptp, at).unwrap()));
+                }
+            }
+        }
+        leaves
+    }
+
     /// What EPT 02 has at an address for the shadow a VP is on.
     pub fn shadow(&self, vp: usize, at: Gpa2) -> Option<HardwareLeaf> {
         let eptp = self.vps[vp].view.attachment().unwrap().eptp();

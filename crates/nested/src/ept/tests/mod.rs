@@ -3,5 +3,6 @@ mod fill;
 mod flush;
 mod machine;
 mod model;
+mod resync;
 mod threads;
 mod walk;

@@ -115,9 +115,11 @@ fn level() -> impl Strategy<Value = Level> {
     prop::sample::select(alloc::vec![Level::Pt, Level::Pd, Level::Pdpt, Level::Pml4])
 }
 
+/// What L2 may ask for.
+const EVERY: [Access; 4] = [Access::READ, Access::WRITE, Access::EXECUTE, Access::RW];
+
 fn access() -> impl Strategy<Value = Access> {
-    let kinds = [Access::READ, Access::WRITE, Access::EXECUTE, Access::RW];
-    prop::sample::select(kinds.to_vec())
+    prop::sample::select(EVERY.to_vec())
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -232,6 +234,7 @@ impl Model {
                 let retired = self.machine.flush_space(self.roots[space]);
                 self.machine.complete(retired);
                 self.flushed(space, Gpa2Range::ALL);
+                self.check_shadow(space);
             }
             Step::FlushAll => {
                 let retired = self.machine.set.flush_all();
@@ -251,6 +254,25 @@ impl Model {
                 self.on[vp] = space;
             }
             Step::Touch(vp, at, access) => self.touch(vp, WATCHED[at], access),
+        }
+    }
+
+    /// After a flush, the whole shadow says what EPT 12 says, or nothing.
+    fn check_shadow(&self, space: usize) {
+        let Some(vp) = (0..2).find(|&vp| self.on[vp] == space) else {
+            return;
+        };
+        for (at, leaf) in self.machine.leaves(vp) {
+            let last = leaf.size.bytes() - 1;
+            for offset in [0, last / 2 + 0x555, last] {
+                let offset = offset & last;
+                let now = self.now(space, at.raw() + offset);
+                let Answer::Memory(to, rights) = now else {
+                    panic!("{leaf:?} at {at:?}, EPT 12 says {now:?}");
+                };
+                assert_eq!(to.raw(), leaf.address.raw() + offset, "{at:?}");
+                assert_eq!(leaf.access, rights.expressible(true), "{at:?}");
+            }
         }
     }
 
@@ -296,6 +318,32 @@ proptest! {
         let mut model = Model::new(200, 5);
         for step in steps {
             model.run(step);
+        }
+    }
+
+    /// A flush that keeps what agrees is not to be told from one that drops
+    /// everything.
+    #[test]
+    fn resynchronising_equals_dropping(steps in prop::collection::vec(step(), 1..100)) {
+        let mut kept = Model::new(200, 5);
+        let mut dropped = Model::new(200, 5);
+        for step in steps {
+            kept.run(step.clone());
+            dropped.run(step);
+        }
+        for space in 0..SPACES {
+            let retired = kept.machine.flush_space(kept.roots[space]);
+            kept.machine.complete(retired);
+            let root = dropped.roots[space];
+            let retired = dropped.machine.set.flush_ranges(root, [Gpa2Range::ALL]);
+            dropped.machine.complete(retired);
+        }
+        for vp in 0..2 {
+            for (at, access) in WATCHED.into_iter().flat_map(|at| EVERY.map(|x| (at, x))) {
+                let at = Gpa2::new(at);
+                let want = dropped.machine.touch(vp, at, access);
+                prop_assert_eq!(kept.machine.touch(vp, at, access), want);
+            }
         }
     }
 
