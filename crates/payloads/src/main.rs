@@ -41,6 +41,8 @@ extern "C" fn rust_entry(protocol: u64, information: u64) -> ! {
     for group in groups::ALL {
         let is_wanted = wanted.is_none_or(|list| list.split(',').any(|name| name == group.name));
         if is_wanted {
+            // A group may have chosen its own.
+            vm::select_door(boot::option("door"));
             if !group.is_about_the_platform() {
                 apic::use_x2apic();
             }

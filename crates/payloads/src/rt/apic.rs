@@ -38,8 +38,6 @@ pub mod register {
     pub const ISR: u32 = 0x100;
     /// Requested, 8 words 0x10 apart.
     pub const IRR: u32 = 0x200;
-    /// Error status.
-    pub const ESR: u32 = 0x280;
     /// Interrupt command, low half.
     pub const ICR: u32 = 0x300;
     /// Interrupt command, high half; xAPIC only.

@@ -70,7 +70,7 @@ fn multiboot2_command_line(information: u64) -> u64 {
 pub fn words() -> impl Iterator<Item = &'static str> {
     let bytes: &'static [u8] = if IS_COPIED.load(Ordering::Acquire) {
         // SAFETY: written once, before `IS_COPIED`.
-        unsafe { &*(&raw const COMMAND_LINE) }
+        unsafe { core::slice::from_raw_parts((&raw const COMMAND_LINE).cast(), LIMIT) }
     } else {
         &[]
     };

@@ -31,8 +31,6 @@ pub const CR4_PAE: u64 = 1 << 5;
 pub const CR4_PGE: u64 = 1 << 7;
 /// CR4.VMXE.
 pub const CR4_VMXE: u64 = 1 << 13;
-/// CR4.PCIDE.
-pub const CR4_PCIDE: u64 = 1 << 17;
 /// CR4.OSXSAVE.
 pub const CR4_OSXSAVE: u64 = 1 << 18;
 

@@ -20,8 +20,6 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// #DB.
-    pub const DB: Self = Self::new(1, 0);
     /// #UD.
     pub const UD: Self = Self::new(6, 0);
     /// #GP(0).

@@ -8,16 +8,12 @@ use super::{cpu, memory};
 pub const CODE: u16 = 0x08;
 /// Selector of data.
 pub const DATA: u16 = 0x10;
-/// Selector of 32-bit code: compatibility mode.
-pub const CODE32: u16 = 0x18;
-/// Selector of ring 3 data.
-pub const USER_DATA: u16 = 0x23;
-/// Selector of ring 3 64-bit code.
-pub const USER_CODE: u16 = 0x2b;
 /// Selector of the first processor's TSS; the others follow, 16 bytes apart.
 pub const TSS: u16 = 0x30;
 
 const ENTRIES: usize = 6 + 2 * cpu::MAX;
+/// Null, code, data, 32-bit code for compatibility mode (0x18), ring 3's data (0x23) and code
+/// (0x2b), and a TSS for each processor.
 static mut GDT: [u64; ENTRIES] = [
     0,
     0x00AF_9B00_0000_FFFF,

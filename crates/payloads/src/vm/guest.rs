@@ -31,7 +31,7 @@ pub fn handler(vector: u8) -> u64 {
 /// The vector whose handler starts at `rip`.
 pub fn vector_at(rip: u64) -> Option<u8> {
     let offset = rip.wrapping_sub(handler(0));
-    (offset < 256 * HANDLER && offset % HANDLER == 0).then_some((offset / HANDLER) as u8)
+    (offset < 256 * HANDLER && offset.is_multiple_of(HANDLER)).then_some((offset / HANDLER) as u8)
 }
 
 /// Code that an L2 runs, as a value for `L2::set_code`: instructions, one string each.

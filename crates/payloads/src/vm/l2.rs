@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use tlfs::evmcs::{self, CleanFields};
 use vmx::{
-    AccessRights, BasicExitReason, Capabilities, EntryControls, ExitControls, Field,
-    PrimaryControls, SecondaryControls, ept_vpid,
+    AccessRights, Capabilities, EntryControls, ExitControls, Field, PrimaryControls,
+    SecondaryControls, ept_vpid,
 };
 
 use super::ept::Ept;
@@ -56,6 +56,10 @@ pub mod reg {
     pub const RDI: usize = 7;
     /// R8.
     pub const R8: usize = 8;
+    /// R9.
+    pub const R9: usize = 9;
+    /// R11.
+    pub const R11: usize = 11;
 }
 
 /// An L2 processor, with everything set for 64-bit code in L1's address space.
@@ -273,11 +277,6 @@ impl L2 {
             Ok(flags) if flags >> 63 != 0 => Outcome::Exit(self.get(Field::EXIT_REASON) as u32),
             Ok(flags) => Outcome::from_flags(flags, || self.get(Field::INSTRUCTION_ERROR) as u32),
         }
-    }
-
-    /// Enters, and expects an exit for `reason`.
-    pub fn exits_for(&mut self, reason: BasicExitReason) -> bool {
-        self.run() == Outcome::exit(reason)
     }
 
     fn set_controls(&self) {

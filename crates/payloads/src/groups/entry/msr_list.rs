@@ -5,6 +5,7 @@ use ::vmx::{BasicExitReason, Field};
 use crate::rt::harness::Check;
 use crate::rt::{cpu, memory, paging};
 use crate::vm::guest::code;
+use crate::vm::l2::reg;
 use crate::vm::{L2, Outcome, operation};
 
 /// An entry: index, reserved word, value.
@@ -82,7 +83,11 @@ pub fn load(check: &Check) {
         l2.run(),
         Outcome::exit(BasicExitReason::Vmcall),
     );
-    check.equal("its last entry counts", l2.registers[0] as u32, 0x7766_5544);
+    check.equal(
+        "its last entry counts",
+        l2.registers[reg::RAX] as u32,
+        0x7766_5544,
+    );
     check.equal("L1 sees the value too", cpu::msr(KGS), 0x7766_5544);
     let _ = cpu::wrmsr(KGS, saved);
 }

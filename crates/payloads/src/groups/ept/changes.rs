@@ -11,6 +11,7 @@ use crate::rt::{memory, smp};
 use crate::vm::ept::{self, SIZE_2M};
 use crate::vm::guest::code;
 use crate::vm::instruction;
+use crate::vm::l2::reg;
 use crate::vm::{L2, operation};
 
 /// Not present to present needs no INVEPT.
@@ -25,7 +26,7 @@ pub fn appear(check: &Check) {
         check.equal("a hole", touch(&mut l2, at, Touch::Read), VIOLATION);
         l2.ept.map(at, page, Access::RWX);
         check.equal("mapped, no INVEPT", touch(&mut l2, at, Touch::Read), RUNS);
-        check.equal("its value", l2.registers[0], 0x77 << 8 | 0xc3);
+        check.equal("its value", l2.registers[reg::RAX], 0x77 << 8 | 0xc3);
     }
     // After a violation even more rights need none: the violation itself forgets.
     l2.ept.map(SPOT, page, Access::READ);
@@ -88,7 +89,11 @@ pub fn moved(check: &Check) {
         }
         check.equal("read", touch(&mut l2, SPOT, Touch::Read), RUNS);
         let expected = (0x100 + round as u64 % 4) << 8 | 0xc3;
-        check.equal(format_args!("round {round}"), l2.registers[0], expected);
+        check.equal(
+            format_args!("round {round}"),
+            l2.registers[reg::RAX],
+            expected,
+        );
     }
 }
 
@@ -110,7 +115,7 @@ pub fn split_and_merge(check: &Check) {
         touch(&mut l2, SPOT + offset, Touch::Read),
         RUNS,
     );
-    check.equal("its value", l2.registers[0], 0xbb << 8 | 0xc3);
+    check.equal("its value", l2.registers[reg::RAX], 0xbb << 8 | 0xc3);
     check.equal(
         "it is read-only",
         touch(&mut l2, SPOT + offset, Touch::Write),
@@ -134,7 +139,7 @@ pub fn split_and_merge(check: &Check) {
         touch(&mut l2, SPOT + offset, Touch::Read),
         RUNS,
     );
-    check.equal("its value", l2.registers[0], 0xaa << 8 | 0xc3);
+    check.equal("its value", l2.registers[reg::RAX], 0xaa << 8 | 0xc3);
 }
 
 /// How far the other processor has come.
@@ -166,7 +171,7 @@ pub fn second_processor(check: &Check) {
     );
     check.equal(
         "and the new page",
-        (touch(&mut l2, SPOT, Touch::Read), l2.registers[0]),
+        (touch(&mut l2, SPOT, Touch::Read), l2.registers[reg::RAX]),
         (RUNS, 0x22 << 8 | 0xc3),
     );
     STAGE.store(2, Ordering::SeqCst);
@@ -196,7 +201,7 @@ fn on_second(root: u64) {
         flush(&ept);
         let write = touch(&mut l2, SPOT, Touch::Write);
         let read = touch(&mut l2, SPOT, Touch::Read);
-        if write == VIOLATION && read == RUNS && l2.registers[0] == 0x22 << 8 | 0xc3 {
+        if write == VIOLATION && read == RUNS && l2.registers[reg::RAX] == 0x22 << 8 | 0xc3 {
             STAGE.store(3, Ordering::SeqCst);
         }
     }

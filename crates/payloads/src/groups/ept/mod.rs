@@ -11,6 +11,7 @@ use crate::rt::harness::{Group, Test};
 use crate::rt::memory;
 use crate::vm::ept::Ept;
 use crate::vm::guest::code;
+use crate::vm::l2::reg;
 use crate::vm::{self, L2, Outcome};
 
 /// The group.
@@ -122,9 +123,9 @@ const fn mark(at: u64) -> u64 {
 
 /// Touches `at` once. RAX is what was read, [`mark`] is what is written.
 fn touch(l2: &mut L2, at: u64, how: Touch) -> Outcome {
-    l2.registers[7] = at;
-    l2.registers[6] = mark(at);
-    l2.registers[0] = 0;
+    l2.registers[reg::RDI] = at;
+    l2.registers[reg::RSI] = mark(at);
+    l2.registers[reg::RAX] = 0;
     l2.set_code(how.code());
     l2.run()
 }

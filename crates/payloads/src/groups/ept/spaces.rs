@@ -10,6 +10,7 @@ use crate::rt::memory;
 use crate::vm::L2;
 use crate::vm::ept::Ept;
 use crate::vm::guest::code;
+use crate::vm::l2::reg;
 
 /// Two L2s on one root share what they see, and one INVEPT is for both.
 pub fn same_root(check: &Check) {
@@ -32,7 +33,7 @@ pub fn same_root(check: &Check) {
             touch(l2, SPOT, Touch::Read),
             RUNS,
         );
-        check.equal("the new page", l2.registers[0], 0x32 << 8 | 0xc3);
+        check.equal("the new page", l2.registers[reg::RAX], 0x32 << 8 | 0xc3);
         check.equal(
             format_args!("the {name} may not write"),
             touch(l2, SPOT, Touch::Write),
@@ -65,7 +66,7 @@ pub fn many(check: &Check) {
         for (i, ept) in spaces.iter().enumerate() {
             l2.set(Field::EPT_POINTER, ept.eptp());
             let ran = touch(&mut l2, SPOT, Touch::Read) == RUNS;
-            good += usize::from(ran && l2.registers[0] == (0x1000 + i as u64) << 8 | 0xc3);
+            good += usize::from(ran && l2.registers[reg::RAX] == (0x1000 + i as u64) << 8 | 0xc3);
         }
         check.equal(
             format_args!("round {round}: spaces that are right"),
@@ -79,10 +80,10 @@ pub fn many(check: &Check) {
     flush(&spaces[3]);
     l2.set(Field::EPT_POINTER, spaces[3].eptp());
     check.equal("the changed one", touch(&mut l2, SPOT, Touch::Read), RUNS);
-    check.equal("its value", l2.registers[0], 0x9999 << 8 | 0xc3);
+    check.equal("its value", l2.registers[reg::RAX], 0x9999 << 8 | 0xc3);
     l2.set(Field::EPT_POINTER, spaces[4].eptp());
     check.equal("its neighbour", touch(&mut l2, SPOT, Touch::Read), RUNS);
-    check.equal("its value", l2.registers[0], 0x1004 << 8 | 0xc3);
+    check.equal("its value", l2.registers[reg::RAX], 0x1004 << 8 | 0xc3);
 }
 
 /// A root that is freed and used for other tables, after INVEPT.
@@ -97,7 +98,7 @@ pub fn changed_eptp(check: &Check) {
     memory::write(l2.ept.root(), memory::read::<u64>(other.root()));
     flush(&l2.ept);
     check.equal("after", touch(&mut l2, SPOT, Touch::Read), RUNS);
-    check.equal("its value", l2.registers[0], 0x52 << 8 | 0xc3);
+    check.equal("its value", l2.registers[reg::RAX], 0x52 << 8 | 0xc3);
 }
 
 /// Without EPT, L2's physical addresses are L1's; and back.
@@ -111,7 +112,7 @@ pub fn without(check: &Check) {
             touch(&mut l2, page, Touch::Read),
             RUNS,
         );
-        check.equal("its value", l2.registers[0], 0x61 << 8 | 0xc3);
+        check.equal("its value", l2.registers[reg::RAX], 0x61 << 8 | 0xc3);
         l2.set(Field::SECONDARY_CONTROLS, secondary);
         l2.ept.map(page, numbered_page(0x62), Access::RWX);
         flush(&l2.ept);
@@ -120,6 +121,6 @@ pub fn without(check: &Check) {
             touch(&mut l2, page, Touch::Read),
             RUNS,
         );
-        check.equal("its value", l2.registers[0], 0x62 << 8 | 0xc3);
+        check.equal("its value", l2.registers[reg::RAX], 0x62 << 8 | 0xc3);
     }
 }

@@ -7,6 +7,7 @@ use super::RUNS;
 use crate::rt::harness::Check;
 use crate::rt::{cpu, memory};
 use crate::vm::guest::code;
+use crate::vm::l2::reg;
 use crate::vm::{L2, Outcome};
 
 const ALL: u32 = 0xffff;
@@ -111,7 +112,11 @@ pub fn fields(check: &Check) {
         l2.set(Field::GUEST_RIP, case.code);
         set_clean(&l2, 0);
         check.equal(format_args!("{}: first", case.name), l2.enter(true), RUNS);
-        check.equal("shows the value", l2.registers[0], (case.shown)(case.old));
+        check.equal(
+            "shows the value",
+            l2.registers[reg::RAX],
+            (case.shown)(case.old),
+        );
         // L0 (or L1) has set all bits; only this group's is cleared.
         set_clean(&l2, ALL);
         l2.set(case.field, case.new);
@@ -121,7 +126,7 @@ pub fn fields(check: &Check) {
         check.equal(format_args!("{}: dirty", case.name), l2.enter(false), RUNS);
         check.equal(
             "shows the new value",
-            l2.registers[0],
+            l2.registers[reg::RAX],
             (case.shown)(case.new),
         );
         // A store behind L0's back.
@@ -131,7 +136,7 @@ pub fn fields(check: &Check) {
         check.equal(format_args!("{}: clean", case.name), l2.enter(false), RUNS);
         check.equal(
             "shows what L0 remembers",
-            l2.registers[0],
+            l2.registers[reg::RAX],
             (case.shown)(case.new),
         );
         l2.store(case.field, case.old);
@@ -144,7 +149,7 @@ pub fn fields(check: &Check) {
         );
         check.equal(
             "shows the value in the page",
-            l2.registers[0],
+            l2.registers[reg::RAX],
             (case.shown)(case.old),
         );
     }
@@ -185,12 +190,12 @@ pub fn after_switch(check: &Check) {
     set_clean(&a, ALL);
     memory::write(a.page + 0x330, code);
     check.equal("another page", a.enter(false), RUNS);
-    check.equal("is read in full", a.registers[0], 0xa000);
+    check.equal("is read in full", a.registers[reg::RAX], 0xa000);
     a.store(Field::GUEST_RSP, 0xb000);
     set_clean(&a, ALL);
     memory::write(a.page + 0x330, code);
     check.equal("vmlaunch", a.enter(true), RUNS);
-    check.equal("reads in full", a.registers[0], 0xb000);
+    check.equal("reads in full", a.registers[reg::RAX], 0xb000);
 }
 
 /// RIP has no clean bit.
@@ -201,7 +206,7 @@ pub fn always_read(check: &Check) {
     set_clean(&l2, ALL);
     l2.store(Field::GUEST_RIP, code!("mov eax, 2", "vmcall"));
     check.equal("all clean", l2.enter(false), RUNS);
-    check.equal("the new RIP counts", l2.registers[0], 2);
+    check.equal("the new RIP counts", l2.registers[reg::RAX], 2);
     // The enlightenments control is read whatever bit 15 says: without direct hypercalls on, a
     // flush by L2 is L1's exit in any case.
     set_clean(&l2, ALL);

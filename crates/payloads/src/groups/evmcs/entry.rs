@@ -1,15 +1,16 @@
 //! Entering, failing to enter, leaving, and doing so with several.
 
 use ::vmx::{BasicExitReason as Reason, Field};
+use tlfs::cpuid;
 use tlfs::msr::Msr;
 use tlfs::page::assist as page;
-use tlfs::{cpuid, evmcs};
 
 use super::RUNS;
 use crate::rt::harness::Check;
 use crate::rt::{cpu, memory};
 use crate::vm::guest::code;
-use crate::vm::{L2, Outcome, assist, instruction, operation, select_door};
+use crate::vm::l2::reg;
+use crate::vm::{L2, Outcome, assist, instruction, select_door};
 
 /// VMLAUNCH and VMRESUME are both legal, in any order.
 pub fn launch_and_resume(check: &Check) {
@@ -209,7 +210,7 @@ pub fn vmclear(check: &Check) {
     check.equal("runs", l2.enter(true), RUNS);
     check.equal(
         "with the new RSP, whatever the clean bits say",
-        l2.registers[0],
+        l2.registers[reg::RAX],
         0x1234_0000,
     );
 }
@@ -232,7 +233,7 @@ pub fn switching(check: &Check) {
                 l2.run()
             };
             check.equal(format_args!("round {round}, L2 {i}"), outcome, RUNS);
-            check.equal("its counter", l2.registers[3], round + 1);
+            check.equal("its counter", l2.registers[reg::RBX], round + 1);
             check.equal(
                 "its SYSENTER EIP",
                 l2.get(Field::GUEST_SYSENTER_EIP),
@@ -256,6 +257,4 @@ pub fn disabled(check: &Check) {
     check.equal("page disabled", enter_raw(), Outcome::FailInvalid);
     let _ = cpu::wrmsr(Msr::VP_ASSIST_PAGE.0, at | 1);
     check.equal("enabled again", l2.run(), RUNS);
-    let _ = evmcs::VERSION;
-    operation::leave();
 }

@@ -7,6 +7,7 @@ use crate::rt::cpu::RFLAGS_IF;
 use crate::rt::harness::Check;
 use crate::rt::memory;
 use crate::vm::guest::{self, VMCALL_BYTES, code};
+use crate::vm::l2::reg;
 use crate::vm::{L2, operation};
 
 /// An event: its name, information, error code, and by how much the saved RIP is ahead.
@@ -115,7 +116,11 @@ pub fn every_type(check: &Check) {
             &mut l2,
             Reason::Cpuid,
         );
-        check.equal(format_args!("{name}: to its end"), l2.registers[0], 0x600d);
+        check.equal(
+            format_args!("{name}: to its end"),
+            l2.registers[reg::RAX],
+            0x600d,
+        );
     }
 }
 

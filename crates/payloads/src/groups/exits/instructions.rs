@@ -6,6 +6,7 @@ use super::expect;
 use crate::rt::harness::Check;
 use crate::rt::{cpu, memory};
 use crate::vm::guest::code;
+use crate::vm::l2::reg;
 use crate::vm::{L2, Outcome, operation};
 
 /// Instructions that exit whatever the controls are, with their lengths.
@@ -188,7 +189,7 @@ pub fn controlled(check: &Check) {
         memory::release(mark);
         operation::leave();
         let mut l2 = L2::new(code);
-        l2.registers[7] = at;
+        l2.registers[reg::RDI] = at;
         let (field, bit, allowed) = match control {
             Primary(bit) => (Field::PRIMARY_CONTROLS, bit.bits(), l2.caps.true_primary),
             Secondary(bit) => (Field::SECONDARY_CONTROLS, bit.bits(), l2.caps.secondary),
@@ -307,8 +308,8 @@ pub fn vmx(check: &Check) {
         memory::release(mark);
         operation::leave();
         let mut l2 = L2::new(code);
-        l2.registers[7] = &raw mut page as u64;
-        l2.registers[9] = 0;
+        l2.registers[reg::RDI] = &raw mut page as u64;
+        l2.registers[reg::R9] = 0;
         if !expect(check, name, &mut l2, reason) {
             continue;
         }

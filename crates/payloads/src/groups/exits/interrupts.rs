@@ -12,6 +12,7 @@ use crate::rt::fault;
 use crate::rt::harness::Check;
 use crate::rt::{cpu, memory};
 use crate::vm::guest::{self, code};
+use crate::vm::l2::reg;
 use crate::vm::{L2, operation};
 
 const VECTOR: u8 = 0x61;
@@ -169,7 +170,7 @@ pub fn while_spinning(check: &Check) {
         expect(check, name, &mut l2, Reason::ExternalInterrupt);
         check.that(
             format_args!("{name}: L2 ran"),
-            l2.registers[0] > 0,
+            l2.registers[reg::RAX] > 0,
             "it did not",
         );
         cpu::interrupt_window();
@@ -218,30 +219,17 @@ pub fn nmi(check: &Check) {
     check.equal("an NMI without L2", fault::count(2), before + 1);
     let mut l2 = L2::new(code!("2: pause", "jmp 2b"));
     use_pin(&l2, PinControls::NMI_EXITING);
-    // NMIs are blocked from here on: the handler of this one does not return to its IRET until
-    // the next is pending. So let L2 send it, from a port-free place: L1's APIC.
-    l2.set_code(code!("mov [rdi], eax", "2: pause", "jmp 2b"));
-    let x2apic = cpu::msr(cpu::MSR_APIC_BASE) & apic::BASE_X2APIC != 0;
-    if x2apic {
-        l2.set_code(code!(
-            "mov ecx, 0x830",
-            "xor edx, edx",
-            "wrmsr",
-            "2: pause",
-            "jmp 2b"
-        ));
-        l2.set(Field::MSR_BITMAP, memory::page());
-        l2.use_primary(PrimaryControls::USE_MSR_BITMAPS);
-    }
-    l2.registers[7] = apic::BASE + u64::from(register::ICR);
-    l2.registers[0] = 1 << 18 | Delivery::Nmi as u64;
-    if !x2apic {
-        // The shorthand "self" may not send NMIs: name this processor.
-        apic::write(register::ICR_HIGH, apic::id() << 24);
-        l2.registers[0] = Delivery::Nmi as u64;
-    } else {
-        l2.registers[0] = Delivery::Nmi as u64;
-    }
+    // L2 sends it, by L1's APIC, which is in x2APIC mode and open to it.
+    l2.set_code(code!(
+        "mov ecx, 0x830",
+        "xor edx, edx",
+        "wrmsr",
+        "2: pause",
+        "jmp 2b"
+    ));
+    l2.set(Field::MSR_BITMAP, memory::page());
+    l2.use_primary(PrimaryControls::USE_MSR_BITMAPS);
+    l2.registers[reg::RAX] = Delivery::Nmi as u64;
     let before = fault::count(2);
     if expect(check, "an NMI in L2", &mut l2, Reason::ExceptionOrNmi) {
         check.equal(

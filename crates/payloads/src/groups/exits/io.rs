@@ -5,6 +5,7 @@ use ::vmx::{BasicExitReason as Reason, Field, PrimaryControls};
 use crate::rt::harness::Check;
 use crate::rt::memory;
 use crate::vm::guest::code;
+use crate::vm::l2::reg;
 use crate::vm::{L2, Outcome};
 
 fn with_bitmaps() -> (L2, u64, u64) {
@@ -31,7 +32,7 @@ fn read_port(l2: &mut L2, port: u16, size: u8) -> Outcome {
         2 => code!("in ax, dx", "vmcall"),
         _ => code!("in eax, dx", "vmcall"),
     });
-    l2.registers[2] = u64::from(port);
+    l2.registers[reg::RDX] = u64::from(port);
     l2.run()
 }
 
@@ -113,10 +114,10 @@ pub fn information(check: &Check) {
     ];
     for (name, code, qualification, length) in cases {
         l2.set_code(code);
-        l2.registers[2] = 0xffff_1234;
-        l2.registers[1] = 5;
-        l2.registers[6] = buffer + 0x10;
-        l2.registers[7] = buffer + 0x20;
+        l2.registers[reg::RDX] = 0xffff_1234;
+        l2.registers[reg::RCX] = 5;
+        l2.registers[reg::RSI] = buffer + 0x10;
+        l2.registers[reg::RDI] = buffer + 0x20;
         let outcome = l2.run();
         check.equal(name, outcome, Outcome::exit(Reason::IoInstruction));
         if outcome != Outcome::exit(Reason::IoInstruction) {
@@ -147,7 +148,7 @@ pub fn information(check: &Check) {
                     check.equal(format_args!("{name}: segment"), info >> 15 & 7, 3);
                 }
             }
-            check.equal(format_args!("{name}: RCX"), l2.registers[1], 5);
+            check.equal(format_args!("{name}: RCX"), l2.registers[reg::RCX], 5);
         }
     }
 }
@@ -163,7 +164,11 @@ pub fn open(check: &Check) {
         read_port(&mut l2, 0x3ff, 1),
         Outcome::exit(Reason::Vmcall),
     );
-    check.equal("L2 reads what L1 wrote", l2.registers[0] & 0xff, 0x5a);
+    check.equal(
+        "L2 reads what L1 wrote",
+        l2.registers[reg::RAX] & 0xff,
+        0x5a,
+    );
     l2.set_code(code!(
         "mov dx, 0x3ff",
         "mov al, 0xa5",
@@ -174,8 +179,8 @@ pub fn open(check: &Check) {
     check.equal("L1 reads what L2 wrote", crate::rt::cpu::in8(0x3ff), 0xa5);
     crate::rt::cpu::out8(0x3ff, saved);
     let buffer = memory::page();
-    l2.registers[7] = buffer;
-    l2.registers[1] = 4;
+    l2.registers[reg::RDI] = buffer;
+    l2.registers[reg::RCX] = 4;
     l2.set_code(code!("mov dx, 0x3ff", "cld", "rep insb", "vmcall"));
     check.equal("rep insb", l2.run(), Outcome::exit(Reason::Vmcall));
     check.equal(
@@ -185,7 +190,7 @@ pub fn open(check: &Check) {
     );
     check.equal(
         "RCX and RDI",
-        (l2.registers[1], l2.registers[7]),
+        (l2.registers[reg::RCX], l2.registers[reg::RDI]),
         (0, buffer + 4),
     );
 }

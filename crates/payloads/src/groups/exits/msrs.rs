@@ -5,6 +5,7 @@ use ::vmx::{BasicExitReason as Reason, Field, PrimaryControls};
 use crate::rt::harness::Check;
 use crate::rt::{cpu, memory};
 use crate::vm::guest::code;
+use crate::vm::l2::reg;
 use crate::vm::{L2, Outcome};
 
 /// Where the bit of `msr` lies in the bitmap: byte and bit. `None` outside of both ranges.
@@ -28,9 +29,9 @@ fn access(l2: &mut L2, msr: u32, write: bool, value: u64) -> Outcome {
         code!("rdmsr", "vmcall")
     };
     l2.set_code(code);
-    l2.registers[0] = value & 0xffff_ffff;
-    l2.registers[2] = value >> 32;
-    l2.registers[1] = u64::from(msr);
+    l2.registers[reg::RAX] = value & 0xffff_ffff;
+    l2.registers[reg::RDX] = value >> 32;
+    l2.registers[reg::RCX] = u64::from(msr);
     l2.run()
 }
 
@@ -98,13 +99,11 @@ pub fn bitmap(check: &Check) {
                 access(&mut l2, msr, write, value),
                 Outcome::exit(Reason::Vmcall),
             );
-            let (other, bit) = bit_of(msr, !write).unwrap_or_default();
             check.equal(
                 format_args!("the other direction of {msr:#x}"),
                 access(&mut l2, msr, !write, value),
                 Outcome::exit(if write { Reason::Rdmsr } else { Reason::Wrmsr }),
             );
-            let _ = (other, bit);
             memory::write(bitmap + byte, u8::MAX);
             dirty(&l2);
         }
@@ -127,22 +126,22 @@ pub fn without_bitmap(check: &Check) {
             access(&mut l2, msr, false, 0),
             Outcome::exit(Reason::Rdmsr),
         );
-        check.equal("ECX", l2.registers[1], u64::from(msr));
+        check.equal("ECX", l2.registers[reg::RCX], u64::from(msr));
         check.equal("length", l2.get(Field::EXIT_INSTRUCTION_LENGTH), 2);
         check.equal(
             format_args!("wrmsr {msr:#x}"),
             access(&mut l2, msr, true, 0x1234_5678_9abc_def0),
             Outcome::exit(Reason::Wrmsr),
         );
-        check.equal("EAX", l2.registers[0], 0x9abc_def0);
-        check.equal("EDX", l2.registers[2], 0x1234_5678);
+        check.equal("EAX", l2.registers[reg::RAX], 0x9abc_def0);
+        check.equal("EDX", l2.registers[reg::RDX], 0x1234_5678);
     }
 }
 
 /// MSRs that L2 may access are its own where an entry loads them, and L1's where not.
 pub fn values(check: &Check) {
     let (mut l2, _) = with_bitmap(0);
-    let value = |l2: &L2| (l2.registers[0] & 0xffff_ffff) | l2.registers[2] << 32;
+    let value = |l2: &L2| (l2.registers[reg::RAX] & 0xffff_ffff) | l2.registers[reg::RDX] << 32;
     l2.set(Field::GUEST_SYSENTER_EIP, 0x1357_2468_0000);
     check.equal(
         "runs",

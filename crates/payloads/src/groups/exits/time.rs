@@ -5,6 +5,7 @@ use ::vmx::{BasicExitReason as Reason, Field, PrimaryControls};
 use crate::rt::harness::Check;
 use crate::rt::{cpu, memory};
 use crate::vm::guest::code;
+use crate::vm::l2::reg;
 use crate::vm::{L2, Outcome};
 
 /// TSC offsetting, for RDTSC and for RDMSR.
@@ -27,7 +28,7 @@ pub fn offset(check: &Check) {
                 outcome,
                 Outcome::exit(Reason::Vmcall),
             );
-            let l2_tsc = l2.registers[0] & 0xffff_ffff | l2.registers[2] << 32;
+            let l2_tsc = l2.registers[reg::RAX] & 0xffff_ffff | l2.registers[reg::RDX] << 32;
             let as_l1 = l2_tsc.wrapping_sub(offset);
             check.that(
                 format_args!("{name}, {what}: value"),
@@ -42,7 +43,7 @@ pub fn offset(check: &Check) {
         l2.set_code(code);
         let before = cpu::tsc();
         let _ = l2.run();
-        let value = l2.registers[0] & 0xffff_ffff | l2.registers[2] << 32;
+        let value = l2.registers[reg::RAX] & 0xffff_ffff | l2.registers[reg::RDX] << 32;
         check.that(
             format_args!("{name}: the offset does not count without its control"),
             value.wrapping_sub(before) < 1 << 30,
@@ -57,8 +58,8 @@ pub fn offset(check: &Check) {
             let before = cpu::tsc();
             let _ = l2.run();
             let after = cpu::tsc();
-            let value =
-                (l2.registers[0] & 0xffff_ffff | l2.registers[2] << 32).wrapping_sub(offset);
+            let value = (l2.registers[reg::RAX] & 0xffff_ffff | l2.registers[reg::RDX] << 32)
+                .wrapping_sub(offset);
             check.that(
                 format_args!("{name}, offset {offset:#x}"),
                 (before..=after).contains(&value),

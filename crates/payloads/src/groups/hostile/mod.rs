@@ -15,6 +15,7 @@ use crate::rt::harness::{Check, Group, Test};
 use crate::rt::{apic, boot, cpu};
 use crate::vm::ept::Ept;
 use crate::vm::guest::code;
+use crate::vm::l2::reg;
 use crate::vm::{self, L2, Outcome};
 
 /// The group.
@@ -106,7 +107,7 @@ fn still_well(check: &Check) {
     vm::operation::leave();
     let mut l2 = L2::new(code!("mov eax, 0x600d", "vmcall"));
     check.equal("a fresh L2 runs", l2.run(), Outcome::exit(Reason::Vmcall));
-    check.equal("and says so", l2.registers[0], 0x600d);
+    check.equal("and says so", l2.registers[reg::RAX], 0x600d);
     let before = cpu::tsc();
     cpu::spin(1000);
     check.that("time goes on", cpu::tsc() > before, "it does not");

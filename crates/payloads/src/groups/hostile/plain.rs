@@ -9,6 +9,7 @@ use crate::rt::random::Random;
 use crate::rt::{apic, cpu, memory};
 use crate::vm::guest::code;
 use crate::vm::instruction as vmx;
+use crate::vm::l2::reg;
 use crate::vm::{Door, L2, Outcome, door, operation};
 
 /// Fields that decide what an exit does to L1, or what L2 can reach: they stay in order.
@@ -170,7 +171,7 @@ pub fn random_ept(check: &Check) {
         if random.below(3) == 0 {
             let _ = vmx::invept(1 + random.below(2), l2.ept.eptp());
         }
-        l2.registers[7] = at + random.below(4096 - 8);
+        l2.registers[reg::RDI] = at + random.below(4096 - 8);
         l2.set_code(match random.below(3) {
             0 => code!("mov rax, [rdi]", "vmcall"),
             1 => code!("mov [rdi], rax", "vmcall"),

@@ -13,7 +13,7 @@ pub fn ports(check: &Check) {
     let mut sum = 0u64;
     for port in 0..=0xffffu16 {
         sum = sum.wrapping_add(u64::from(cpu::in8(port)));
-        if port % 17 == 0 {
+        if port.is_multiple_of(17) {
             sum = sum.wrapping_add(u64::from(cpu::in16(port)));
             sum = sum.wrapping_add(u64::from(cpu::in32(port)));
         }
@@ -27,7 +27,7 @@ pub fn ports(check: &Check) {
             continue;
         }
         cpu::out8(port, random.next() as u8);
-        if port % 13 == 0 {
+        if port.is_multiple_of(13) {
             cpu::out16(port, random.next() as u16);
             cpu::out32(port, random.next() as u32);
         }

@@ -134,7 +134,7 @@ pub fn tsc_page(check: &Check) {
     let by_page = || {
         let scale: u64 = memory::read(page + 8);
         let offset: u64 = memory::read(page + 16);
-        ((u128::from(cpu::tsc()) * u128::from(scale) >> 64) as u64).wrapping_add(offset)
+        (((u128::from(cpu::tsc()) * u128::from(scale)) >> 64) as u64).wrapping_add(offset)
     };
     let by_msr = || cpu::msr(Msr::TIME_REF_COUNT.0);
     let (mut last, mut backwards) = (0, 0);

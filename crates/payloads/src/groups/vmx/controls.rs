@@ -60,9 +60,12 @@ fn word(
 
 /// Stores into a field that exists only with some controls.
 fn set_if_there(l2: &L2, field: Field, value: u64) {
-    if !l2.is_enlightened() && crate::vm::instruction::vmread(field).is_ok() {
-        l2.set(field, value);
-    } else if l2.is_enlightened() && tlfs::evmcs::slot(field.encoding()).is_some() {
+    let is_there = if l2.is_enlightened() {
+        tlfs::evmcs::slot(field.encoding()).is_some()
+    } else {
+        crate::vm::instruction::vmread(field).is_ok()
+    };
+    if is_there {
         l2.set(field, value);
     }
 }
