@@ -65,6 +65,8 @@ pub trait L1Vp: Memory {
     fn cr4(&self) -> u64;
     /// The current privilege level: DPL of SS.
     fn cpl(&self) -> u8;
+    /// Access rights of CS.
+    fn code_rights(&self) -> vmx::AccessRights;
     /// EFER.LMA; as compatibility mode raises #UD, this is 64-bit mode.
     fn is_long_mode(&self) -> bool;
     /// Whether events are blocked by MOV SS.
@@ -163,6 +165,12 @@ impl Nested {
     #[inline]
     pub fn execute<L: L1Vp>(&mut self, vp: &mut L, reason: BasicExitReason) -> Outcome {
         let result = match reason {
+            BasicExitReason::Vmread if self.vmread_shortly(vp) => {
+                return Outcome::Done(VmResult::Succeed);
+            }
+            BasicExitReason::Vmwrite if self.vmwrite_shortly(vp) => {
+                return Outcome::Done(VmResult::Succeed);
+            }
             BasicExitReason::Vmresume => self.enter(vp, false),
             BasicExitReason::Vmlaunch => self.enter(vp, true),
             _ => self.execute_other(vp, reason),
@@ -172,6 +180,7 @@ impl Nested {
         }
     }
 
+    #[inline(never)]
     fn execute_other<L: L1Vp>(&mut self, vp: &mut L, reason: BasicExitReason) -> Step<Outcome> {
         if reason == BasicExitReason::Vmxon {
             return self.vmxon(vp);

@@ -14,11 +14,13 @@
 //! that its owner sees.
 
 use tlfs::evmcs::{self, CleanFields, Group, Slot, Width};
-use vmx::{Field, Kind};
+use vmx::Field;
 
 use crate::access::Page;
 
+mod directory;
 mod groups;
+pub use directory::{Place, is_writable, offered};
 pub(crate) use groups::*;
 
 /// The VMCS revision identifier hynest reports in IA32_VMX_BASIC. It names
@@ -95,24 +97,6 @@ const fn find(encoding: u32) -> Option<Slot> {
     None
 }
 
-/// Where L1 finds the (whole) field with this encoding; `None` when a
-/// processor with hynest's capabilities has no such field.
-#[inline]
-pub fn offered(field: Field) -> Option<&'static Slot> {
-    if field.is_malformed() || field.index() >= INDEXES as u32 {
-        return None;
-    }
-    match DIRECTORY[key(field)] {
-        0 => None,
-        n => {
-            let n = n as usize - 1;
-            evmcs::TABLE
-                .get(n)
-                .or_else(|| EXTENSION.get(n - evmcs::TABLE.len()))
-        }
-    }
-}
-
 /// The highest index of an offered field, for IA32_VMX_VMCS_ENUM.
 pub const HIGHEST_INDEX: u32 = highest_index();
 
@@ -138,38 +122,6 @@ const fn is_withheld(field: Field) -> bool {
         i += 1;
     }
     false
-}
-
-/// Indexes per width and kind that the directory spans.
-const INDEXES: usize = 32;
-
-/// One byte for each width, kind and index: 0, or one more than the row of
-/// the table (the extension's rows follow the eVMCS's). VMREAD and VMWRITE
-/// find their field with one look.
-static DIRECTORY: [u8; 16 * INDEXES] = directory();
-
-#[inline]
-const fn key(field: Field) -> usize {
-    let width_and_kind = ((field.encoding() >> 13) & 3) << 2 | (field.encoding() >> 10) & 3;
-    width_and_kind as usize * INDEXES + field.index() as usize
-}
-
-const fn directory() -> [u8; 16 * INDEXES] {
-    let mut table = [0; 16 * INDEXES];
-    let mut n = 0;
-    while n < evmcs::TABLE.len() + EXTENSION.len() {
-        let slot = if n < evmcs::TABLE.len() {
-            &evmcs::TABLE[n]
-        } else {
-            &EXTENSION[n - evmcs::TABLE.len()]
-        };
-        let field = Field::from_encoding(slot.encoding);
-        if !is_withheld(field) {
-            table[key(field)] = n as u8 + 1;
-        }
-        n += 1;
-    }
-    table
 }
 
 /// Reads the field with encoding `E` from its place in `page`.
@@ -245,27 +197,18 @@ impl Vmcs12 {
         self.write_u32(evmcs::CLEAN_FIELDS, clean.raw());
     }
 
-    /// VMREAD's value of the field in `slot`: the whole field, or its upper
-    /// half for a "high" encoding.
-    pub fn vmread(&self, field: Field, slot: &Slot) -> u64 {
-        let value = load(self, slot);
-        if field.is_high() { value >> 32 } else { value }
+    /// VMREAD of a whole field.
+    #[inline(always)]
+    pub fn read_at(&self, place: Place) -> u64 {
+        self.read_u64(place.offset()) & place.mask()
     }
 
-    /// A store on L1's behalf: writes the field in `slot` (its upper half for
-    /// a "high" encoding) and marks its group dirty.
-    pub fn vmwrite(&mut self, field: Field, slot: &Slot, value: u64) {
-        let value = if field.is_high() {
-            load(self, slot) & 0xffff_ffff | value << 32
-        } else {
-            value
-        };
-        match slot.width {
-            Width::U16 => self.write_u16(slot.offset, value as u16),
-            Width::U32 => self.write_u32(slot.offset, value as u32),
-            Width::U64 => self.write_u64(slot.offset, value),
-        }
-        self.set_clean(self.clean().without(slot.group.dirtied()));
+    /// VMWRITE of a whole field, which marks its group dirty.
+    #[inline(always)]
+    pub fn write_at(&mut self, place: Place, value: u64) {
+        let around = self.read_u64(place.offset()) & !place.mask();
+        self.write_u64(place.offset(), around | value & place.mask());
+        self.set_clean(self.clean().without(place.dirtied()));
     }
 
     /// Whether L1 launched this VMCS since its last VMCLEAR.
@@ -288,12 +231,6 @@ pub fn load<P: Page + ?Sized>(page: &P, slot: &Slot) -> u64 {
         Width::U32 => page.read_u32(slot.offset).into(),
         Width::U64 => page.read_u64(slot.offset),
     }
-}
-
-/// Whether VMWRITE may store to the field.
-#[inline]
-pub fn is_writable(field: Field) -> bool {
-    !matches!(field.kind(), Kind::ExitInfo)
 }
 
 impl Default for Vmcs12 {
@@ -360,41 +297,20 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_finds_exactly_the_offered_fields() {
-        for encoding in 0..0x1_0000 {
-            let field = Field::from_encoding(encoding);
-            let expected = find(field.full().encoding())
-                .filter(|_| !field.is_malformed() && !is_withheld(field.full()));
-            assert_eq!(offered(field).copied(), expected, "{field:?}");
-        }
-    }
-
-    #[test]
-    fn every_field_reads_back_through_both_halves() {
+    fn every_field_reads_back_and_leaves_its_neighbours_alone() {
         for slot in evmcs::TABLE.iter().chain(EXTENSION) {
-            let field = Field::from_encoding(slot.encoding);
-            let mut page = Vmcs12::new();
+            let place = Place::of(slot);
+            let mut page = Vmcs12([0xa5; SIZE]);
             page.set_clean(CleanFields::ALL);
-            let value = 0x8877_6655_4433_2211 & (u64::MAX >> (64 - 8 * slot.width.bytes()));
-            page.vmwrite(field, slot, value);
-            assert_eq!(page.vmread(field, slot), value);
+            page.write_at(place, 0x8877_6655_4433_2211);
+            let value = 0x8877_6655_4433_2211 & place.mask();
+            assert_eq!(page.read_at(place), value);
+            assert_eq!(load(&page, slot), value);
             assert_eq!(page.clean().dirty(), slot.group.dirtied(), "{}", slot.name);
-            if matches!(field.width(), vmx::Width::U64) {
-                let high = Field::from_encoding(slot.encoding | 1);
-                assert_eq!(page.vmread(high, slot), value >> 32);
-                page.vmwrite(high, slot, 0x5555_aaaa);
-                assert_eq!(page.vmread(field, slot), 0x5555_aaaa_4433_2211);
-            }
+            page.set_clean(CleanFields::from_raw(0xa5a5_a5a5));
+            let (start, end) = (slot.offset, slot.offset + slot.width.bytes());
+            let around = |n: &usize| !(start..end).contains(&(*n as u16));
+            assert!((0..SIZE).filter(around).all(|n| page.0[n] == 0xa5));
         }
-    }
-
-    #[test]
-    fn vmcs_enum_counts_the_highest_index() {
-        let highest = (0..0x1_0000)
-            .map(Field::from_encoding)
-            .filter(|f| offered(*f).is_some())
-            .map(Field::index)
-            .max();
-        assert_eq!(highest, Some(HIGHEST_INDEX));
     }
 }

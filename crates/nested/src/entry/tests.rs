@@ -5,6 +5,7 @@ use vmx::{ExitReason, Field, VmInstructionError as E};
 
 use super::*;
 use crate::testing::*;
+use crate::vmcs12::Place;
 
 fn clean_word(page: &FakePage) -> u32 {
     page.read_u32(CLEAN_FIELDS)
@@ -210,8 +211,8 @@ fn plain() -> Scene {
     let mut scene = Scene::new();
     scene.nested.current = Current::Plain(Gpa1::new(0x7000));
     for (field, value) in LINUX {
-        let slot = vmcs12::place(field.encoding());
-        scene.nested.vmcs12.vmwrite(*field, &slot, *value);
+        let slot = crate::vmcs12::place(field.encoding());
+        scene.nested.vmcs12.write_at(Place::of(&slot), *value);
     }
     scene
 }
@@ -253,8 +254,8 @@ fn a_trapped_vmwrite_dirties_its_group_only() {
         .unwrap();
     scene.merge();
     scene.nested.reflect_plain(&scene.vmcs02);
-    let slot = vmcs12::place(Field::GUEST_RSP.encoding());
-    scene.nested.vmcs12.vmwrite(Field::GUEST_RSP, &slot, 0x4000);
+    let slot = crate::vmcs12::place(Field::GUEST_RSP.encoding());
+    scene.nested.vmcs12.write_at(Place::of(&slot), 0x4000);
     scene
         .nested
         .prepare_plain(&scene.memory, &RESUME, &registers())

@@ -1,22 +1,68 @@
 //! VMREAD and VMWRITE.
+//!
+//! A plain L1 executes dozens of them for each run of its guest, nearly all in
+//! 64-bit mode between registers: those take a short way.
 
 use vmx::{AccessRights, Field, VmInstructionError as E};
 
 use super::{L1Vp, Outcome, Step, VmResult};
 use crate::state::{Current, Nested};
-use crate::vmcs12::{is_writable, offered};
+use crate::vmcs12::{Place, offered};
 
-/// Encodings of guest access rights, which keep their defined bits only.
-fn is_access_rights(field: Field) -> bool {
-    (Field::GUEST_ES_ACCESS_RIGHTS..=Field::GUEST_TR_ACCESS_RIGHTS).contains(&field)
+/// The field that a register operand names, and the place of the whole field.
+fn find(raw: u64) -> Option<(Field, Place)> {
+    let field = Field::from_encoding(u32::try_from(raw).ok()?);
+    Some((field, offered(field)?))
 }
 
-/// The field that a register operand names, unless it names none.
-fn field(raw: u64) -> Option<Field> {
-    u32::try_from(raw).ok().map(Field::from_encoding)
+/// Whether CS alone tells that L1 is in 64-bit mode at privilege level 0: L is
+/// set, DPL is 0, and the segment is not conforming, so that CPL is its DPL.
+#[inline(always)]
+const fn is_64_bit_kernel(code: AccessRights) -> bool {
+    code.is_long() && code.dpl() == 0 && code.segment_type() & 4 == 0
 }
 
 impl Nested {
+    /// VMREAD as Linux uses it. `false` when it is another case, or none that
+    /// succeeds: nothing has happened then.
+    #[inline(always)]
+    pub(super) fn vmread_shortly<L: L1Vp>(&self, vp: &mut L) -> bool {
+        let info = vp.instruction_info();
+        if !self.is_plain() || !info.is_register() || !is_64_bit_kernel(vp.code_rights()) {
+            return false;
+        }
+        let Some(place) = Place::find(vp.gpr(info.register2())) else {
+            return false;
+        };
+        vp.set_gpr(info.register1(), self.vmcs12.read_at(place));
+        true
+    }
+
+    /// VMWRITE as Linux uses it, as above.
+    #[inline(always)]
+    pub(super) fn vmwrite_shortly<L: L1Vp>(&mut self, vp: &L) -> bool {
+        let info = vp.instruction_info();
+        if !self.is_plain() || !info.is_register() || !is_64_bit_kernel(vp.code_rights()) {
+            return false;
+        }
+        let found = Place::find(vp.gpr(info.register2()));
+        let Some(place) = found.filter(|place| place.is_writable()) else {
+            return false;
+        };
+        let mut value = vp.gpr(info.register1());
+        if place.is_access_rights() {
+            value &= u64::from(AccessRights::DEFINED);
+        }
+        self.vmcs12.write_at(place, value);
+        true
+    }
+
+    /// A VMCS that VMPTRLD made current: then L1 is in VMX operation, too.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        matches!(self.current, Current::Plain(_))
+    }
+
     /// VMREAD. With an enlightened VMCS current the TLFS does not ask for it,
     /// but some L1s read through it all the same: it is served from the page.
     pub(super) fn vmread<L: L1Vp>(&mut self, vp: &mut L) -> Step<Outcome> {
@@ -26,25 +72,22 @@ impl Nested {
         let info = vp.instruction_info();
         let is_long = vp.is_long_mode();
         let encoding = operand(vp.gpr(info.register2()), is_long);
-        let found = field(encoding).and_then(|f| offered(f).map(|slot| (f, slot)));
-        let Some((field, slot)) = found else {
+        let Some((field, place)) = find(encoding) else {
             return Ok(self.fail(vp, E::UnsupportedField));
         };
         let value = match self.current {
             Current::Enlightened(page) => {
-                let Some(at) = page.checked_add(slot.offset.into()) else {
+                let Some(at) = page.checked_add(place.offset().into()) else {
                     return Ok(Outcome::Done(VmResult::FailInvalid));
                 };
-                let mut bytes = [0; 8];
-                let width = usize::from(slot.width.bytes());
-                if vp.read(at, &mut bytes[..width]).is_err() {
-                    return Ok(Outcome::Done(VmResult::FailInvalid));
+                match vp.read_u64(at) {
+                    Ok(bytes) => bytes & place.mask(),
+                    Err(_) => return Ok(Outcome::Done(VmResult::FailInvalid)),
                 }
-                let value = u64::from_le_bytes(bytes);
-                if field.is_high() { value >> 32 } else { value }
             }
-            _ => self.vmcs12.vmread(field, slot),
+            _ => self.vmcs12.read_at(place),
         };
+        let value = if field.is_high() { value >> 32 } else { value };
         let value = operand(value, is_long);
         if info.is_register() {
             vp.set_gpr(info.register1(), value);
@@ -74,17 +117,19 @@ impl Nested {
         };
         let mut value = operand(value, is_long);
         let encoding = operand(vp.gpr(info.register2()), is_long);
-        let found = field(encoding).and_then(|f| offered(f).map(|slot| (f, slot)));
-        let Some((field, slot)) = found else {
+        let Some((field, place)) = find(encoding) else {
             return Ok(self.fail(vp, E::UnsupportedField));
         };
-        if !is_writable(field) {
+        if !place.is_writable() {
             return Ok(self.fail(vp, E::ReadOnlyField));
         }
-        if is_access_rights(field) {
+        if place.is_access_rights() {
             value &= u64::from(AccessRights::DEFINED);
         }
-        self.vmcs12.vmwrite(field, slot, value);
+        if field.is_high() {
+            value = self.vmcs12.read_at(place) & 0xffff_ffff | value << 32;
+        }
+        self.vmcs12.write_at(place, value);
         Ok(Outcome::Done(VmResult::Succeed))
     }
 }

@@ -11,6 +11,8 @@ use crate::access::Unbacked;
 use crate::testing::{FakeMemory, LINUX, config};
 use crate::vmcs12::{self, REVISION};
 
+mod short;
+
 /// A VP whose linear addresses are its physical ones, up to a page that faults.
 struct Vp {
     memory: FakeMemory,
@@ -19,6 +21,7 @@ struct Vp {
     cr4: u64,
     cpl: u8,
     is_long: bool,
+    conforming: bool,
     segment: Segment,
     feature_control: u64,
     info: InstructionInfo,
@@ -43,6 +46,7 @@ impl Vp {
             cr4: 0x26f0,
             cpl: 0,
             is_long: true,
+            conforming: false,
             segment: Segment {
                 base: 0,
                 limit: u32::MAX,
@@ -115,6 +119,17 @@ impl L1Vp for Vp {
 
     fn cpl(&self) -> u8 {
         self.cpl
+    }
+
+    fn code_rights(&self) -> AccessRights {
+        let code = if self.is_long {
+            AccessRights::CODE64
+        } else {
+            AccessRights::CODE32
+        };
+        AccessRights::from_raw(
+            code.raw() | u32::from(self.cpl) << 5 | u32::from(self.conforming) << 2,
+        )
     }
 
     fn is_long_mode(&self) -> bool {

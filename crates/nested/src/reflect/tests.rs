@@ -4,6 +4,7 @@ use vmx::BasicExitReason as R;
 
 use super::*;
 use crate::testing::*;
+use crate::vmcs12::Place;
 
 struct Gprs([u64; 16]);
 
@@ -25,7 +26,7 @@ fn owner_with(
     let mut scene = Scene::entered();
     for (field, value) in vmcs12 {
         let slot = crate::vmcs12::place(field.encoding());
-        scene.nested.vmcs12.vmwrite(*field, &slot, *value);
+        scene.nested.vmcs12.write_at(Place::of(&slot), *value);
     }
     for (field, value) in vmcs02 {
         scene.vmcs02.set(*field, *value);

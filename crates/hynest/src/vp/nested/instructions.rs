@@ -82,6 +82,11 @@ impl L1Vp for View<'_> {
     }
 
     #[inline]
+    fn code_rights(&self) -> AccessRights {
+        AccessRights::from_raw(read(Field::GUEST_CS_ACCESS_RIGHTS) as u32)
+    }
+
+    #[inline]
     fn is_long_mode(&self) -> bool {
         read(Field::GUEST_EFER) & EFER_LMA != 0
     }

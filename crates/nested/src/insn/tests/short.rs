@@ -1,0 +1,64 @@
+//! The short way of VMREAD and VMWRITE does what the general one does.
+
+use super::*;
+
+/// RAX, RBX and the outcome of an instruction, in code that takes the short
+/// way, or (conforming) that does not.
+fn outcome(
+    nested: &Nested,
+    reason: R,
+    rax: u64,
+    rbx: u64,
+    conforming: bool,
+) -> (Nested, [u64; 2], Outcome) {
+    let mut nested = nested.clone();
+    let mut vp = Vp::new();
+    vp.conforming = conforming;
+    vp.with_registers(rax, rbx);
+    let outcome = nested.execute(&mut vp, reason);
+    (nested, [vp.gprs[0], vp.gprs[3]], outcome)
+}
+
+fn assert_same_both_ways(nested: &Nested, reason: R, rax: u64, rbx: u64) {
+    let (short, gprs, result) = outcome(nested, reason, rax, rbx, false);
+    let general = outcome(nested, reason, rax, rbx, true);
+    assert_eq!(
+        (gprs, result),
+        (general.1, general.2),
+        "{reason:?} {rbx:#x}"
+    );
+    let (a, b) = (short.vmcs12(), general.0.vmcs12());
+    assert!(a.bytes() == b.bytes(), "{reason:?} {rbx:#x}");
+}
+
+#[test]
+fn for_every_encoding() {
+    let (mut nested, _) = current();
+    for (n, byte) in nested.vmcs12.bytes_mut().iter_mut().enumerate() {
+        *byte = n as u8 ^ 0x5a;
+    }
+    for encoding in 0..0x7000 {
+        // Whole groups of encodings without a field need not all be tried.
+        if encoding & 0x3c0 == 0 || encoding % 61 == 0 {
+            assert_same_both_ways(&nested, R::Vmread, 0, encoding);
+            assert_same_both_ways(&nested, R::Vmwrite, 0x1234_5678_9abc_def0, encoding);
+        }
+    }
+    for beyond in [1 << 15, 1 << 31, 1 << 32, 1 << 63] {
+        let rip = u64::from(Field::GUEST_RIP.encoding());
+        assert_same_both_ways(&nested, R::Vmread, 0, rip | beyond);
+        assert_same_both_ways(&nested, R::Vmwrite, 0, rip | beyond);
+    }
+}
+
+#[test]
+fn only_for_ring_0() {
+    for conforming in [false, true] {
+        let (mut nested, mut vp) = current();
+        vp.with_registers(0, Field::GUEST_RIP.encoding().into());
+        vp.cpl = 3;
+        vp.conforming = conforming;
+        assert_eq!(nested.execute(&mut vp, R::Vmread), GP);
+        assert_eq!(nested.execute(&mut vp, R::Vmwrite), GP);
+    }
+}
