@@ -66,6 +66,9 @@ pub struct Run {
     /// L1's initramfs [default: busybox, KVM's modules and hynest's vmm]
     #[arg(long, value_name = "PATH")]
     initrd: Option<PathBuf>,
+    /// Boot L1 without an initramfs
+    #[arg(long, conflicts_with_all = ["initrd", "run", "interactive"])]
+    no_initrd: bool,
     /// L1's kernel command line, in place of the default one
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline: Option<String>,
@@ -98,6 +101,9 @@ pub struct Run {
     /// Boot this image of hynest [default: this workspace's, built afresh]
     #[arg(long, value_name = "PATH")]
     image: Option<PathBuf>,
+    /// Put this vmm into L1's initramfs [default: this workspace's, built afresh]
+    #[arg(long, value_name = "PATH")]
+    vmm: Option<PathBuf>,
     /// The emulator's processor model [default: corei7_skylake_x]
     #[arg(long, value_name = "NAME")]
     cpu_model: Option<String>,
@@ -125,6 +131,7 @@ impl Run {
         let flags = Scenario {
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),
+            no_initrd: self.no_initrd.then_some(true),
             cmdline: self.cmdline.clone(),
             memory: self.memory,
             cpus: self.cpus,
@@ -137,6 +144,7 @@ impl Run {
                 false => self.run.clone(),
             },
             image: self.image.clone(),
+            vmm: self.vmm.clone(),
             cpu_model: self.cpu_model.clone(),
             timeout: self.timeout,
             watchdog: self.watchdog,

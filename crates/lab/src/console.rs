@@ -43,15 +43,18 @@ impl Level {
     }
 }
 
-/// Something in the stream that is for the lab: JSON, which is not for the eye, or a line of an L2, which is for both.
+/// Something in the stream that is for the lab: JSON, which is not for the eye, or a line of L1 or an L2,
+/// which is for both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// From L0.
     L0(String),
     /// From L1's user space.
     L1(String),
+    /// A line of L1's console.
+    L1Line(String),
     /// An L2's name and its line.
-    L2(String, String),
+    L2Line(String, String),
 }
 
 /// How lines are shown.
@@ -140,8 +143,10 @@ impl Console {
             match sort(channel, &line) {
                 Sorted::Line(level, text) => {
                     self.show(level.clone(), &text)?;
-                    if let Level::L2(name) = level {
-                        reports.push(Report::L2(name, text));
+                    match level {
+                        Level::L0 => {}
+                        Level::L1 => reports.push(Report::L1Line(text)),
+                        Level::L2(name) => reports.push(Report::L2Line(name, text)),
                     }
                 }
                 Sorted::Report(report) => {
@@ -283,7 +288,8 @@ mod tests {
         assert_eq!(
             reports,
             [
-                Report::L2("a".into(), "hello there".into()),
+                Report::L2Line("a".into(), "hello there".into()),
+                Report::L1Line("odd".into()),
                 Report::L1("{\"event\":1}".into())
             ]
         );

@@ -84,8 +84,6 @@ pub enum FromL1 {
     Measure(Measurement),
     /// An L2 Linux has ended.
     L2End(L2End),
-    /// A test payload's verdict on one case.
-    Test(Case),
 }
 
 /// What L1's Linux says about itself.
@@ -152,18 +150,6 @@ pub struct L2End {
     pub message: Option<String>,
     /// How long it ran, by L1's clock.
     pub seconds: f64,
-}
-
-/// A test payload's verdict.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Case {
-    /// What was tried.
-    pub name: String,
-    /// Whether it went as it must.
-    pub passed: bool,
-    /// What went wrong.
-    #[serde(default)]
-    pub message: String,
 }
 
 #[cfg(test)]

@@ -227,7 +227,8 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
             }
             Err(_) => console.show(Level::L0, text)?,
         },
-        Report::L2(name, line) => summary.l2_line(name, line),
+        Report::L1Line(line) => summary.payload_line(line),
+        Report::L2Line(name, line) => summary.l2_line(name, line),
         Report::L1(text) => match serde_json::from_str(text) {
             Ok(FromL1::L1(l1)) => {
                 summary.warnings = l1
@@ -255,14 +256,6 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                     &format!("[{} after {} s]", end.reason, end.seconds),
                 )?;
                 summary.l2.entry(name).or_default().end = Some(end);
-            }
-            Ok(FromL1::Test(case)) => {
-                let verdict = if case.passed { "ok    " } else { "FAILED" };
-                console.show(
-                    Level::L1,
-                    &format!("{verdict} {} {}", case.name, case.message),
-                )?;
-                summary.cases.push(case);
             }
             Err(_) => console.show(Level::L1, text)?,
         },

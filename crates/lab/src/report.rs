@@ -6,7 +6,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use crate::events::{Case, Counters, L1, L2End, Measurement, Start, Step};
+use crate::events::{Counters, L1, L2End, Measurement, Start, Step};
 use crate::exit::Ending;
 
 /// What a run showed.
@@ -30,8 +30,10 @@ pub struct Summary {
     pub steps: Vec<Step>,
     /// Costs of L2's operations.
     pub measurements: Vec<Measurement>,
-    /// Verdicts of test payloads.
+    /// Verdicts of a test payload as L1.
     pub cases: Vec<Case>,
+    /// The payload's own sums: passed and failed. It ran to its end when they are there.
+    pub sums: Option<(usize, usize)>,
     /// L0's counters when it ended.
     pub counters: Option<Counters>,
     /// Lines that no run should show.
@@ -59,6 +61,15 @@ pub struct Setup {
     pub command_line: String,
     /// What was asked of L0.
     pub enlightenments: String,
+}
+
+/// A test payload's verdict on one thing it looked at.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Case {
+    /// What was looked at.
+    pub name: String,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
 }
 
 /// What an L2 Linux told of itself.
@@ -97,6 +108,26 @@ impl Setup {
 }
 
 impl Summary {
+    /// Takes note of a line of L1's console, where L1 is a test payload: `ok NAME`, `FAIL NAME: why`, and at the end
+    /// `payload: N passed, N failed`.
+    pub fn payload_line(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("ok ") {
+            self.cases.push(Case {
+                name: name.to_owned(),
+                failure: None,
+            });
+        } else if let Some(rest) = line.strip_prefix("FAIL ") {
+            // The name itself has a colon: `group.test: what is looked at: why`.
+            let (name, why) = rest.rsplit_once(": ").unwrap_or((rest, ""));
+            self.cases.push(Case {
+                name: name.to_owned(),
+                failure: Some(why.to_owned()),
+            });
+        } else if let Some(sums) = line.strip_prefix("payload: ").and_then(sums) {
+            self.sums = Some(sums);
+        }
+    }
+
     /// Takes note of a line of an L2's console.
     pub fn l2_line(&mut self, name: &str, line: &str) {
         let Some((key, value)) = line.trim().split_once(": ") else {
@@ -184,17 +215,8 @@ impl Summary {
         for warning in &self.warnings {
             writeln!(out, "    ! {warning}")?;
         }
-        let failed: Vec<_> = self.cases.iter().filter(|case| !case.passed).collect();
-        for case in &failed {
-            writeln!(out, "    FAILED {}: {}", case.name, case.message)?;
-        }
-        if !self.cases.is_empty() {
-            writeln!(
-                out,
-                "    {} of {} cases passed",
-                self.cases.len() - failed.len(),
-                self.cases.len()
-            )?;
+        if let Some((passed, failed)) = self.sums {
+            writeln!(out, "L1  payload: {passed} passed, {failed} failed")?;
         }
         Ok(())
     }
@@ -285,6 +307,15 @@ impl Summary {
         out.push('\n');
         Ok(())
     }
+}
+
+/// Reads `N passed, N failed`.
+fn sums(text: &str) -> Option<(usize, usize)> {
+    let (passed, rest) = text.split_once(" passed, ")?;
+    Some((
+        passed.parse().ok()?,
+        rest.strip_suffix(" failed")?.parse().ok()?,
+    ))
 }
 
 /// The lines of L1's log that show the enlightenments at work.
@@ -384,6 +415,32 @@ mod tests {
             ["hv-flush-direct", "-", "-", "900", "1.0"]
         );
         assert!(text.contains("mean of 500 after 50"));
+    }
+
+    #[test]
+    fn a_payloads_verdicts_are_noted() {
+        let mut summary = Summary::default();
+        for line in [
+            "payload: virtual machine",
+            "ok vmx.a: one",
+            "FAIL vmx.b: two: expected 1, came 2",
+            "note x",
+            "payload: 1 passed, 1 failed",
+        ] {
+            summary.payload_line(line);
+        }
+        let case = |name: &str, failure: Option<&str>| Case {
+            name: name.into(),
+            failure: failure.map(str::to_owned),
+        };
+        assert_eq!(
+            summary.cases,
+            [
+                case("vmx.a: one", None),
+                case("vmx.b: two", Some("expected 1, came 2"))
+            ]
+        );
+        assert_eq!(summary.sums, Some((1, 1)));
     }
 
     #[test]

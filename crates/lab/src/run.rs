@@ -47,9 +47,14 @@ pub fn run(paths: &Paths, scenario: &Scenario, view: &View) -> Result<Summary> {
     scenario.memory_mib()?;
     scenario.cpus()?;
     scenario.enlightenments()?;
-    for file in [&scenario.kernel, &scenario.initrd, &scenario.image]
-        .into_iter()
-        .flatten()
+    for file in [
+        &scenario.kernel,
+        &scenario.initrd,
+        &scenario.image,
+        &scenario.vmm,
+    ]
+    .into_iter()
+    .flatten()
     {
         if !file.is_file() {
             bail!("{} is not there, or no file", file.display());
@@ -72,22 +77,26 @@ fn prepare(paths: &Paths, scenario: &Scenario) -> Result<Boot> {
         (None, None) => bail!("there is no kernel"),
     };
     let initrd = match &scenario.initrd {
-        Some(path) => path.clone(),
-        None => build_initramfs(paths, &kernel, debian.as_ref())?,
+        Some(path) => Some(path.clone()),
+        None if scenario.own_initramfs() => {
+            Some(build_initramfs(paths, scenario, &kernel, debian.as_ref())?)
+        }
+        None => None,
     };
-    let module = |string: String, path: PathBuf| Module { string, path };
+    let mut modules = vec![Module {
+        string: format!("l1-kernel {}", scenario.command_line()),
+        path: kernel.packed.clone(),
+    }];
+    modules.extend(initrd.map(|path| Module {
+        string: "l1-initrd".to_owned(),
+        path,
+    }));
     Ok(Boot {
         image: match &scenario.image {
             Some(path) => path.clone(),
             None => image::metal(paths, "hynest")?,
         },
-        modules: vec![
-            module(
-                format!("l1-kernel {}", scenario.command_line()),
-                kernel.packed.clone(),
-            ),
-            module("l1-initrd".to_owned(), initrd),
-        ],
+        modules,
         kernel: kernel.version,
     })
 }
@@ -95,6 +104,7 @@ fn prepare(paths: &Paths, scenario: &Scenario) -> Result<Boot> {
 /// The lab's initramfs; with Debian's modules where they are of the same version as the kernel.
 fn build_initramfs(
     paths: &Paths,
+    scenario: &Scenario,
     kernel: &Kernel,
     debian: Option<&DebianKernel>,
 ) -> Result<PathBuf> {
@@ -103,7 +113,10 @@ fn build_initramfs(
             .version()
             .is_some_and(|version| version == kernel.version)
     });
-    let vmm = image::program(paths, "vmm")?;
+    let vmm = match &scenario.vmm {
+        Some(path) => path.clone(),
+        None => image::program(paths, "vmm")?,
+    };
     initramfs::build(paths, kernel, fitting, &vmm)
 }
 

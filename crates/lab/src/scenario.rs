@@ -15,6 +15,8 @@ pub struct Scenario {
     pub kernel: Option<PathBuf>,
     /// L1's initramfs; when absent, the lab builds one with busybox, KVM's modules and the vmm.
     pub initrd: Option<PathBuf>,
+    /// No initramfs at all, for a kernel that needs none.
+    pub no_initrd: Option<bool>,
     /// L1's kernel command line.
     pub cmdline: Option<String>,
     /// L1's memory.
@@ -27,6 +29,8 @@ pub struct Scenario {
     pub run: Option<Vec<String>>,
     /// L0's image; the workspace's own, freshly built, when absent.
     pub image: Option<PathBuf>,
+    /// L1's vmm, for the lab's initramfs; the workspace's own when absent.
+    pub vmm: Option<PathBuf>,
     /// Bochs's processor model.
     pub cpu_model: Option<String>,
     /// Seconds of the host's time after which the run is ended.
@@ -47,6 +51,7 @@ impl Scenario {
             &mut scenario.kernel,
             &mut scenario.initrd,
             &mut scenario.image,
+            &mut scenario.vmm,
         ]
         .into_iter()
         .flatten()
@@ -73,24 +78,31 @@ impl Scenario {
         Self {
             kernel: flags.kernel.or(self.kernel),
             initrd: flags.initrd.or(self.initrd),
+            no_initrd: flags.no_initrd.or(self.no_initrd),
             cmdline: flags.cmdline.or(self.cmdline),
             memory: flags.memory.or(self.memory),
             cpus: flags.cpus.or(self.cpus),
             enlightenments: flags.enlightenments.or(self.enlightenments),
             run: flags.run.or(self.run),
             image: flags.image.or(self.image),
+            vmm: flags.vmm.or(self.vmm),
             cpu_model: flags.cpu_model.or(self.cpu_model),
             timeout: flags.timeout.or(self.timeout),
             watchdog: flags.watchdog.or(self.watchdog),
         }
     }
 
+    /// Whether the lab builds L1's initramfs.
+    pub fn own_initramfs(&self) -> bool {
+        self.initrd.is_none() && self.no_initrd != Some(true)
+    }
+
     /// L1's memory in MiB.
     pub fn memory_mib(&self) -> Result<u32> {
         let asked = self.memory.map_or(DEFAULT_MEMORY_MIB, |size| size.mib);
-        let (least, why) = match self.initrd {
-            None => (384, "L1 with the lab's initramfs needs"),
-            Some(_) => (64, "an L1 needs"),
+        let (least, why) = match self.own_initramfs() {
+            true => (384, "L1 with the lab's initramfs needs"),
+            false => (64, "an L1 needs"),
         };
         if asked < least {
             bail!("{asked} MiB of memory are too little: {why} at least {least} MiB");
@@ -135,7 +147,7 @@ impl Scenario {
             .cmdline
             .clone()
             .unwrap_or_else(|| DEFAULT_COMMAND_LINE.to_owned());
-        if self.initrd.is_none() {
+        if self.own_initramfs() {
             line += &format!(" hynest.run={}", self.run().join(","));
         }
         line

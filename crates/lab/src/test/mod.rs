@@ -3,6 +3,8 @@
 mod checks;
 mod host;
 mod image;
+mod payload;
+mod runs;
 mod system;
 
 use std::time::Instant;
@@ -23,18 +25,27 @@ pub enum Kind {
     Host,
     /// The bare-metal image, taken apart
     Image,
+    /// Test payloads as L1, in the emulator
+    Machine,
     /// Whole systems in the emulator
     System,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Checks, Self::Host, Self::Image, Self::System];
+    const ALL: [Self; 5] = [
+        Self::Checks,
+        Self::Host,
+        Self::Image,
+        Self::Machine,
+        Self::System,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Checks => "checks",
             Self::Host => "host",
             Self::Image => "image",
+            Self::Machine => "machine",
             Self::System => "system",
         }
     }
@@ -94,6 +105,10 @@ pub fn run(paths: &Paths, options: &Options) -> Result<u8> {
             Kind::Checks if filter.is_empty() => checks::run(paths, &mut tally),
             Kind::Host if filter.is_empty() => host::run(paths, &mut tally),
             Kind::Image if filter.is_empty() => image::run(paths, &mut tally),
+            Kind::Machine => {
+                deps::ensure(deps::FOR_A_RUN)?;
+                payload::run(paths, filter, &mut tally);
+            }
             Kind::System => {
                 deps::ensure(deps::FOR_A_RUN)?;
                 system::run(paths, filter, &mut tally);

@@ -1,39 +1,17 @@
-//! Runs of whole systems, each through the command that people use.
+//! Whole systems: Linux as L1 and as L2, the ways a run ends, what the lab refuses.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::runs::{self, Expected, Run};
 use super::{Kind, Tally};
 use crate::exit::Ending;
+use crate::image;
 use crate::kernel::{self, DebianKernel};
-use crate::machine;
 use crate::paths::{self, Paths};
 use crate::report::Summary;
-
-/// A run and what must come of it.
-struct System {
-    name: &'static str,
-    /// Arguments of `run`.
-    arguments: Vec<String>,
-    /// What is expected.
-    expected: Expected,
-}
-
-enum Expected {
-    /// It runs, ends like this, and passes the check.
-    End(Ending, fn(&Summary) -> Result<()>),
-    /// It is refused with a line that contains this.
-    Refusal(&'static str),
-    /// It powers off, and a second run gives the same to the byte.
-    SameTwice,
-}
 
 /// The ceilings for the figures: instructions of one operation, enlightened or plain, and exits to L0.
 mod ceiling {
@@ -43,143 +21,124 @@ mod ceiling {
     pub const EXITS_OF_AN_L2_CPUID: f64 = 2.0;
 }
 
-/// No run takes longer than this on a machine that is not stuck.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// Runs the systems whose name contains `filter`, as many at a time as there are processors.
+/// Runs the systems whose name contains `filter`.
 pub fn run(paths: &Paths, filter: &str, tally: &mut Tally) {
     let started = Instant::now();
-    let systems = match prepare(paths) {
-        Ok(systems) => systems,
-        Err(error) => return tally.enter(Kind::System, "preparation", started, Err(error)),
-    };
-    let queue: Mutex<VecDeque<System>> = Mutex::new(
-        systems
-            .into_iter()
-            .filter(|s| s.name.contains(filter))
-            .collect(),
-    );
-    let next = || {
-        queue
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .pop_front()
-    };
-    let (sender, results) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            let sender = sender.clone();
-            scope.spawn(move || {
-                while let Some(system) = next() {
-                    if machine::interrupted() {
-                        return;
-                    }
-                    let started = Instant::now();
-                    eprintln!("hynest: running {}", system.name);
-                    let outcome = system.check(paths);
-                    let _ = sender.send((system.name, started, outcome));
-                }
-            });
-        }
-        drop(sender);
-        for (name, started, outcome) in results {
-            tally.enter(Kind::System, name, started, outcome);
-        }
-    });
+    match systems(paths) {
+        Ok(systems) => runs::all(paths, Kind::System, systems, filter, tally),
+        Err(error) => tally.enter(Kind::System, "preparation", started, Err(error)),
+    }
+}
+
+/// What the runs boot: copies, so that all of them boot the same whatever is edited meanwhile.
+struct Programs {
+    image: PathBuf,
+    vmm: PathBuf,
+}
+
+impl Programs {
+    fn build(paths: &Paths) -> Result<Self> {
+        let folder = runs::folder(paths)?;
+        let keep = |built: PathBuf, name: &str| {
+            let copy = folder.join(name);
+            paths::write_whole(&copy, &paths::read(&built)?)?;
+            Ok::<_, anyhow::Error>(copy)
+        };
+        Ok(Self {
+            image: keep(image::metal(paths, "hynest")?, "hynest")?,
+            vmm: keep(image::program(paths, "vmm")?, "vmm")?,
+        })
+    }
+
+    fn arguments(&self) -> [String; 4] {
+        let path = |path: &Path| path.display().to_string();
+        [
+            "--image".to_owned(),
+            path(&self.image),
+            "--vmm".to_owned(),
+            path(&self.vmm),
+        ]
+    }
 }
 
 /// The runs. Some need files, which are made here.
-fn prepare(paths: &Paths) -> Result<Vec<System>> {
+fn systems(paths: &Paths) -> Result<Vec<Run>> {
     let debian = DebianKernel::get(paths)?;
     let prepared = kernel::prepare(paths, &debian.image())?;
-    // Built here once, so that the runs need not wait for each other.
-    crate::image::metal(paths, "hynest")?;
-    crate::image::program(paths, "vmm")?;
-    let files = paths.root.join("test");
-    paths::create_dir(&files)?;
-    let no_kernel = files.join("no-kernel");
+    let programs = Programs::build(paths)?;
+    let folder = runs::folder(paths)?;
+    let no_kernel = folder.join("no-kernel");
     paths::write_whole(&no_kernel, b"not a kernel\n")?;
-    let cut_short = files.join("cut-short");
+    let cut_short = folder.join("cut-short");
     let image = paths::read(&debian.image())?;
     paths::write_whole(&cut_short, &image[..image.len() / 2])?;
 
-    let end = |name, arguments: &str, ending, check| System {
-        name,
-        arguments: arguments.split_whitespace().map(str::to_owned).collect(),
-        expected: Expected::End(ending, check),
+    let system = |name: &str, arguments: &str, expected| {
+        let mut all = programs.arguments().to_vec();
+        all.extend(arguments.split_whitespace().map(str::to_owned));
+        Run {
+            name: name.to_owned(),
+            arguments: all,
+            expected,
+        }
     };
-    let with_kernel = |mut system: System, kernel: &Path| {
-        system
-            .arguments
+    let with_kernel = |mut run: Run, kernel: &Path| {
+        run.arguments
             .extend(["--kernel".to_owned(), kernel.display().to_string()]);
-        system
+        run
     };
-    let refusal = |name, arguments: &[&str], text| System {
-        name,
+    let refusal = |name: &str, arguments: &[&str], text| Run {
+        name: name.to_owned(),
         arguments: arguments
             .iter()
             .map(|&argument| argument.to_owned())
             .collect(),
         expected: Expected::Refusal(text),
     };
+    let end = Expected::End;
     let no_kernel = no_kernel.display().to_string();
     let cut_short = cut_short.display().to_string();
     Ok(vec![
-        end("default", "", Ending::PowerOff, default_run),
-        end(
+        system("default", "", end(Ending::PowerOff, default_run)),
+        system(
             "no enlightenments",
             "--no-enlightenments --do linux",
-            Ending::PowerOff,
-            without_enlightenments,
+            end(Ending::PowerOff, without_enlightenments),
         ),
-        end(
+        system(
             "two VPs, two L2s at once",
             "--cpus 2 --do linux-pair",
-            Ending::PowerOff,
-            two_guests,
+            end(Ending::PowerOff, two_guests),
         ),
-        end(
+        system(
             "an L2 with two processors",
             "--cpus 2 --do linux-smp",
-            Ending::PowerOff,
-            an_smp_guest,
+            end(Ending::PowerOff, an_smp_guest),
         ),
-        System {
-            name: "the same twice",
-            arguments: vec!["--do".into(), "linux".into()],
-            expected: Expected::SameTwice,
-        },
+        system("the same twice", "--do linux", Expected::SameTwice),
         with_kernel(
-            end(
+            system(
                 "a user's bzImage",
                 "--do linux",
-                Ending::PowerOff,
-                one_guest,
+                end(Ending::PowerOff, one_guest),
             ),
             &debian.image(),
         ),
         with_kernel(
-            end(
-                "a user's vmlinux",
-                "--do linux",
-                Ending::PowerOff,
-                one_guest,
-            ),
+            system("a user's vmlinux", "--do boot", end(Ending::PowerOff, up)),
             &prepared.elf,
         ),
-        end("L1 panics", "--do panic", Ending::Panic, a_panic),
-        end("L1 resets", "--do reset", Ending::Reset, |_| Ok(())),
-        end(
+        system("L1 panics", "--do panic", end(Ending::Panic, a_panic)),
+        system("L1 resets", "--do reset", end(Ending::Reset, up)),
+        system(
             "the watchdog",
-            "--do hang --watchdog 20",
-            Ending::Watchdog,
-            hangs,
+            "--do hang --watchdog 30",
+            end(Ending::Watchdog, hangs),
         ),
-        end(
+        system(
             "the timeout",
-            "--do hang --timeout 5",
-            Ending::Timeout,
-            |_| Ok(()),
+            "--do hang --timeout 3",
+            end(Ending::Timeout, |_| Ok(())),
         ),
         refusal(
             "a kernel that is none",
@@ -196,130 +155,16 @@ fn prepare(paths: &Paths) -> Result<Vec<System>> {
         refusal("too much memory", &["--memory", "4G"], "too much"),
         refusal("an unknown flag", &["--no-such-flag"], "--no-such-flag"),
         refusal(
-            "an unknown enlightenment",
+            "a list that is none",
             &["--enlightenments", "warp drive"],
             "no list of enlightenments",
         ),
     ])
 }
 
-impl System {
-    fn check(&self, paths: &Paths) -> Result<()> {
-        match &self.expected {
-            Expected::End(ending, check) => {
-                let (summary, status, log) = self.run(paths, "")?;
-                let tail = || tail(&log);
-                ensure!(
-                    summary.ending == Some(*ending) && status == i32::from(ending.status()),
-                    "it ended otherwise (status {status}): {}: {}\n{}",
-                    summary.ending.map_or("no end", Ending::sentence),
-                    summary.message,
-                    tail()
-                );
-                check(&summary).with_context(tail)
-            }
-            Expected::SameTwice => {
-                let (first, status, first_log) = self.run(paths, "-1")?;
-                ensure!(
-                    status == 0,
-                    "status {status}: {}\n{}",
-                    first.message,
-                    tail(&first_log)
-                );
-                let (second, _, second_log) = self.run(paths, "-2")?;
-                ensure!(
-                    paths::read(&first_log)? == paths::read(&second_log)?,
-                    "the two logs differ: {} and {}",
-                    first_log.display(),
-                    second_log.display()
-                );
-                ensure!(
-                    first.instructions == second.instructions,
-                    "{:?} and {:?} instructions",
-                    first.instructions,
-                    second.instructions
-                );
-                ensure!(
-                    first.instructions.is_some(),
-                    "the instructions were not counted"
-                );
-                Ok(())
-            }
-            Expected::Refusal(text) => {
-                let output = self
-                    .command(None)?
-                    .output()
-                    .context("the lab does not start")?;
-                ensure!(
-                    matches!(output.status.code(), Some(1 | 2)),
-                    "it was not refused: {}",
-                    output.status
-                );
-                let error = String::from_utf8_lossy(&output.stderr);
-                let line = error.lines().find(|line| line.contains("error:"));
-                let line = line.with_context(|| format!("no error line in:\n{error}"))?;
-                ensure!(
-                    line.contains(text),
-                    "the error line says something else: {line}"
-                );
-                Ok(())
-            }
-        }
-    }
-
-    fn run(&self, paths: &Paths, suffix: &str) -> Result<(Summary, i32, PathBuf)> {
-        let log = paths
-            .root
-            .join("test")
-            .join(format!("{}{suffix}.log", self.name.replace(' ', "-")));
-        let output = self
-            .command(Some(&log))?
-            .output()
-            .context("the lab does not start")?;
-        let Some(status) = output.status.code() else {
-            bail!("the lab ended by {}", output.status)
-        };
-        let summary = serde_json::from_slice(&output.stdout);
-        let summary = summary.with_context(|| {
-            format!(
-                "no summary; it said: {}",
-                String::from_utf8_lossy(&output.stderr)
-            )
-        })?;
-        Ok((summary, status, log))
-    }
-
-    fn command(&self, log: Option<&Path>) -> Result<Command> {
-        let mut command =
-            Command::new(std::env::current_exe().context("the lab cannot find itself")?);
-        command
-            .arg("run")
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped());
-        if let Some(log) = log {
-            command.arg("--json").arg("--log").arg(log);
-            if !self
-                .arguments
-                .iter()
-                .any(|argument| argument == "--timeout")
-            {
-                command.arg("--timeout").arg(PATIENCE.as_secs().to_string());
-            }
-        }
-        Ok(command)
-    }
-}
-
-/// The end of a run's log, to show with a failure.
-fn tail(log: &Path) -> String {
-    let text = String::from_utf8_lossy(&paths::read(log).unwrap_or_default()).into_owned();
-    let lines: Vec<&str> = text.lines().collect();
-    format!(
-        "{} ends with:\n{}",
-        log.display(),
-        lines[lines.len().saturating_sub(12)..].join("\n")
-    )
+fn up(summary: &Summary) -> Result<()> {
+    ensure!(summary.l1.is_some(), "L1 did not reach its user space");
+    Ok(())
 }
 
 fn no_warnings(summary: &Summary) -> Result<()> {

@@ -1,0 +1,50 @@
+//! Test payloads as L1: tiny kernels that try the machine from inside and misbehave, with L2s of their own.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::runs::{self, Expected, Run};
+use super::{Kind, Tally};
+use crate::image;
+use crate::paths::Paths;
+
+/// Runs the payload with each way to describe an L2.
+pub fn run(paths: &Paths, filter: &str, tally: &mut Tally) {
+    let started = Instant::now();
+    match payloads(paths) {
+        Ok(payloads) => runs::all(paths, Kind::Machine, payloads, filter, tally),
+        Err(error) => tally.enter(Kind::Machine, "preparation", started, Err(error)),
+    }
+}
+
+fn payloads(paths: &Paths) -> Result<Vec<Run>> {
+    let image = image::metal(paths, "hynest")?;
+    let payload = image::metal(paths, "payloads")?;
+    let run = |name: &str, cpus: u32, command_line: &str| {
+        let cpus = cpus.to_string();
+        let (image, payload) = (image.display().to_string(), payload.display().to_string());
+        let arguments = [
+            ["--image", &image],
+            ["--kernel", &payload],
+            ["--cmdline", command_line],
+            ["--cpus", &cpus],
+            ["--memory", "256M"],
+        ];
+        let mut arguments: Vec<String> = arguments
+            .as_flattened()
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect();
+        arguments.push("--no-initrd".to_owned());
+        Run {
+            name: name.to_owned(),
+            arguments,
+            expected: Expected::Verdicts,
+        }
+    };
+    Ok(vec![
+        run("payload, plain VMCS", 2, "door=plain"),
+        run("payload, enlightened VMCS", 2, "door=enlightened"),
+    ])
+}

@@ -1,0 +1,274 @@
+//! Runs of the machine as tests: each through the command that people use, several at a time.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::{Kind, Tally};
+use crate::exit::Ending;
+use crate::machine;
+use crate::paths::{self, Paths};
+use crate::report::{Case, Summary};
+
+/// A run and what must come of it.
+pub struct Run {
+    /// What it is called.
+    pub name: String,
+    /// Arguments of `cargo hynest run`.
+    pub arguments: Vec<String>,
+    /// What is expected.
+    pub expected: Expected,
+}
+
+/// What must come of a run.
+pub enum Expected {
+    /// It ends like this, and passes the check.
+    End(Ending, fn(&Summary) -> Result<()>),
+    /// L1 is a test payload: each of its verdicts is a test.
+    Verdicts,
+    /// It is refused with a line that contains this.
+    Refusal(&'static str),
+    /// It powers off, and a second run gives the same to the byte.
+    SameTwice,
+}
+
+/// No run takes longer than this on a machine that is not stuck.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What came of a run: its own verdict, and those of a payload.
+type Outcome = (Result<()>, Vec<Case>);
+
+/// Does the runs whose name contains `filter`, as many at a time as there are processors.
+pub fn all(paths: &Paths, kind: Kind, runs: Vec<Run>, filter: &str, tally: &mut Tally) {
+    let queue: VecDeque<Run> = runs
+        .into_iter()
+        .filter(|run| run.name.contains(filter))
+        .collect();
+    let queue = Mutex::new(queue);
+    let next = || {
+        queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    };
+    let (sender, outcomes) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                while let Some(run) = next().filter(|_| !machine::interrupted()) {
+                    let started = Instant::now();
+                    eprintln!("hynest: running {}", run.name);
+                    let outcome = run.check(paths);
+                    let _ = sender.send((run.name, started, outcome));
+                }
+            });
+        }
+        drop(sender);
+        for (name, started, (outcome, cases)) in outcomes {
+            let passed = cases.iter().filter(|case| case.failure.is_none()).count();
+            tally.enter_passed(passed);
+            for case in &cases {
+                if let Some(why) = &case.failure {
+                    tally.enter(
+                        kind,
+                        &format!("{name}: {}", case.name),
+                        started,
+                        Err(anyhow!("{why}")),
+                    );
+                }
+            }
+            let name = if passed > 0 {
+                format!("{name}, {passed} things looked at")
+            } else {
+                name
+            };
+            tally.enter(kind, &name, started, outcome);
+        }
+    });
+}
+
+impl Run {
+    fn check(&self, paths: &Paths) -> Outcome {
+        match self.try_check(paths) {
+            Ok(outcome) => outcome,
+            Err(error) => (Err(error), Vec::new()),
+        }
+    }
+
+    fn try_check(&self, paths: &Paths) -> Result<Outcome> {
+        match &self.expected {
+            Expected::End(ending, check) => {
+                let ended = self.run(paths, "")?;
+                let outcome = ended
+                    .as_expected(*ending)
+                    .and_then(|()| check(&ended.summary));
+                Ok((outcome.map_err(|error| ended.explain(&error)), Vec::new()))
+            }
+            Expected::Verdicts => {
+                let ended = self.run(paths, "")?;
+                let outcome =
+                    ended
+                        .as_expected(Ending::PowerOff)
+                        .and_then(|()| match ended.summary.sums {
+                            Some((0, 0)) => bail!("the payload looked at nothing"),
+                            Some(_) => Ok(()),
+                            None => bail!("the payload did not come to its end"),
+                        });
+                Ok((
+                    outcome.map_err(|error| ended.explain(&error)),
+                    ended.summary.cases,
+                ))
+            }
+            Expected::SameTwice => {
+                let (first, second) = (self.run(paths, "-1")?, self.run(paths, "-2")?);
+                let outcome = first
+                    .as_expected(Ending::PowerOff)
+                    .and_then(|()| first.same_as(&second));
+                Ok((outcome.map_err(|error| first.explain(&error)), Vec::new()))
+            }
+            Expected::Refusal(text) => Ok((self.is_refused(text), Vec::new())),
+        }
+    }
+
+    fn is_refused(&self, text: &str) -> Result<()> {
+        let output = self.command()?.output().context("the lab does not start")?;
+        ensure!(
+            matches!(output.status.code(), Some(1 | 2)),
+            "it was not refused: {}",
+            output.status
+        );
+        let error = String::from_utf8_lossy(&output.stderr);
+        let line = error.lines().find(|line| line.contains("error:"));
+        let line = line.with_context(|| format!("no error line in:\n{error}"))?;
+        ensure!(
+            line.contains(text),
+            "the error line says something else: {line}"
+        );
+        Ok(())
+    }
+
+    fn run(&self, paths: &Paths, suffix: &str) -> Result<Ended> {
+        let file: String = self
+            .name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let log = folder(paths)?.join(format!("{file}{suffix}.log"));
+        let mut command = self.command()?;
+        command.arg("--json").arg("--log").arg(&log);
+        if !self
+            .arguments
+            .iter()
+            .any(|argument| argument == "--timeout")
+        {
+            command.arg("--timeout").arg(PATIENCE.as_secs().to_string());
+        }
+        let output = command.output().context("the lab does not start")?;
+        let Some(status) = output.status.code() else {
+            bail!("the lab ended by {}", output.status)
+        };
+        let summary = serde_json::from_slice(&output.stdout);
+        let said = || {
+            format!(
+                "no summary; the lab said: {}",
+                String::from_utf8_lossy(&output.stderr)
+            )
+        };
+        Ok(Ended {
+            summary: summary.with_context(said)?,
+            status,
+            log,
+        })
+    }
+
+    fn command(&self) -> Result<Command> {
+        let mut command =
+            Command::new(std::env::current_exe().context("the lab cannot find itself")?);
+        command
+            .arg("run")
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
+}
+
+/// Where logs of test runs, and what they boot, are kept.
+pub fn folder(paths: &Paths) -> Result<PathBuf> {
+    let folder = paths.root.join("test");
+    paths::create_dir(&folder)?;
+    Ok(folder)
+}
+
+/// A run that has ended.
+struct Ended {
+    summary: Summary,
+    status: i32,
+    log: PathBuf,
+}
+
+impl Ended {
+    fn as_expected(&self, ending: Ending) -> Result<()> {
+        let as_expected =
+            self.summary.ending == Some(ending) && self.status == i32::from(ending.status());
+        let sentence = self
+            .summary
+            .ending
+            .map_or("it did not end", Ending::sentence);
+        ensure!(
+            as_expected,
+            "{sentence}: {} (status {})",
+            self.summary.message,
+            self.status
+        );
+        Ok(())
+    }
+
+    fn same_as(&self, other: &Self) -> Result<()> {
+        let (one, two) = (paths::read(&self.log)?, paths::read(&other.log)?);
+        let same = one
+            .split(|&byte| byte == b'\n')
+            .zip(two.split(|&byte| byte == b'\n'))
+            .take_while(|(a, b)| a == b);
+        let line = same.count() + 1;
+        ensure!(
+            one == two,
+            "{} and {} differ from line {line} on",
+            self.log.display(),
+            other.log.display()
+        );
+        let (one, two) = (self.summary.instructions, other.summary.instructions);
+        ensure!(
+            one.is_some() && one == two,
+            "{one:?} and {two:?} instructions"
+        );
+        Ok(())
+    }
+
+    /// The error, and under it what the machine said last.
+    fn explain(&self, error: &anyhow::Error) -> anyhow::Error {
+        anyhow!(
+            "{error:#}\n{} ends with:\n{}",
+            self.log.display(),
+            tail(&self.log)
+        )
+    }
+}
+
+/// The last lines of a log, without reports, which are long.
+fn tail(log: &Path) -> String {
+    let text = paths::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with("report |"))
+        .collect();
+    lines.drain(..lines.len().saturating_sub(12));
+    lines.join("\n")
+}
