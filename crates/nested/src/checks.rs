@@ -17,7 +17,7 @@ mod host;
 mod non_register;
 
 pub use controls::{controls, light_controls};
-pub use guest::{guest, guest_rip};
+pub use guest::{Failed, guest, guest_rip};
 pub use host::host;
 
 /// Groups whose change calls for [`controls`].

@@ -98,8 +98,9 @@ impl Dirty {
     ///
     /// L2 changes guest state while its group stays clean, so of a clean group
     /// the copy may be out of date. What an entry makes of entry controls
-    /// depends on the state they load, what the checks make of activity and of
-    /// NMIs on what blocks them. `event` is the one to inject, once it is read.
+    /// depends on the state they load, what it makes of the use of EPT on
+    /// paging, and what the checks make of activity and of NMIs on what blocks
+    /// them. `event` is the one to inject, once it is read.
     #[inline]
     pub(crate) const fn widened_by_controls(self, event: InterruptionInfo) -> Self {
         let mut all = self;
@@ -108,6 +109,9 @@ impl Dirty {
                 all = all.union(Self::GUEST_GRP1).union(Self::CRDR);
             }
             all = all.union(Self::GUEST_BASIC);
+        }
+        if all.intersects(Self::CONTROL_GRP1) {
+            all = all.union(Self::CRDR);
         }
         if all.intersects(Self::CONTROL_EVENT) && event.is_nmi() {
             all = all.union(Self::GUEST_BASIC);

@@ -107,9 +107,7 @@ impl Nested {
             dirty = Dirty::ALL;
         }
         self.pending = self
-            .pending
-            .union(dirty)
-            .widened_by_controls(self.event())
+            .widened(self.pending.union(dirty))
             .widened_by_blocking(self.interruptibility());
         self.vmcs12.set_clean(CleanFields::ALL);
         let launched = self.vmcs12.is_launched();
@@ -142,13 +140,13 @@ impl Nested {
         if dirty.intersects(Dirty::CONTROL_EVENT) {
             for_control_event!(copy!());
         }
-        let mut dirty = dirty.widened_by_controls(self.event());
+        if dirty.intersects(Dirty::CONTROL_PROC) {
+            copy!(; PRIMARY_CONTROLS);
+        }
+        let mut dirty = self.widened(dirty);
         if dirty.intersects(Dirty::GUEST_BASIC) {
             for_guest_basic!(copy!());
             dirty = dirty.widened_by_blocking(self.interruptibility());
-        }
-        if dirty.intersects(Dirty::CONTROL_PROC) {
-            copy!(; PRIMARY_CONTROLS);
         }
         if dirty.intersects(Dirty::CRDR) {
             for_crdr!(copy!());
@@ -161,6 +159,18 @@ impl Nested {
         }
         self.pending = self.pending.union(dirty);
         self.stale = Dirty::NONE;
+    }
+
+    /// `dirty` and what must be read along with it, once events and primary
+    /// controls are read.
+    #[inline(always)]
+    fn widened(&self, dirty: Dirty) -> Dirty {
+        let all = dirty.widened_by_controls(self.event());
+        if dirty.intersects(Dirty::CONTROL_PROC) && self.primary_structure_changed() {
+            all.union(Dirty::CRDR)
+        } else {
+            all
+        }
     }
 
     /// The groups that hardly change between two entries.
@@ -234,7 +244,7 @@ impl Nested {
         if self.pending.intersects(checks::GUEST_GROUPS)
             || self.pending.intersects(Dirty::GUEST_BASIC) && !self.interruptibility().is_empty()
         {
-            guest = checks::guest(&self.vmcs12, &self.config, memory, self.pending);
+            guest = self.check_guest(memory);
         }
         guest
             .and_then(|()| checks::guest_rip(&self.vmcs12))
@@ -247,6 +257,15 @@ impl Nested {
 }
 
 impl Nested {
+    #[inline(never)]
+    fn check_guest<M: Memory>(&mut self, memory: &M) -> Result<(), checks::Failed> {
+        checks::guest(&self.vmcs12, &self.config, memory, self.pending)?;
+        if self.pending.intersects(Dirty::CRDR) {
+            self.load_pdptes(memory)?;
+        }
+        Ok(())
+    }
+
     #[inline(never)]
     fn check_controls_and_host<M: Memory>(
         &mut self,

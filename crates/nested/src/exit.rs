@@ -172,10 +172,15 @@ impl Nested {
             // next entry must still see that L2 is halted.
             self.forget_groups(Dirty::GUEST_GRP1);
         }
+        let uses_ept = self.ept_pointer().is_some();
+        if !uses_ept {
+            // The next entry reads PDPTEs where CR3 points by then.
+            self.forget_groups(Dirty::CRDR);
+        }
         Leaving {
             exit: self.exit_controls(),
             entry: self.entry_controls(),
-            uses_ept: self.ept_pointer().is_some(),
+            uses_ept,
             cr0_l0_only: self.cr0_l0_only,
             cr4_l0_only: self.cr4_l0_only,
             had_event: event.is_valid(),

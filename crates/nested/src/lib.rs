@@ -39,6 +39,7 @@ mod failure;
 mod halt;
 mod host_state;
 mod merge;
+mod pae;
 mod policy;
 mod state;
 #[cfg(test)]

@@ -145,11 +145,11 @@ impl Nested {
         if structure || dirty(Dirty::CONTROL_GRP2) {
             self.merge_control_grp2(vmcs02, policy, memory, merged);
         }
-        if dirty(Dirty::CRDR) {
-            self.merge_control_registers(vmcs02, policy, merged);
-        }
         if dirty(RARE) {
             self.merge_rare_groups(vmcs02, policy, groups, merged);
+        }
+        if dirty(Dirty::CRDR) {
+            self.merge_control_registers(vmcs02, policy, merged);
         }
         if self.l2_halted {
             self.l2_halted = self.stays_halted();
@@ -314,6 +314,13 @@ impl Nested {
         vmcs02.write(Field::GUEST_CR3, get!(self.vmcs12, GUEST_CR3));
         vmcs02.write(Field::GUEST_CR4, guest4);
         merged.fields += 7;
+        if let Some([pdpte0, pdpte1, pdpte2, pdpte3]) = self.pdptes {
+            vmcs02.write(Field::GUEST_PDPTE0, pdpte0);
+            vmcs02.write(Field::GUEST_PDPTE1, pdpte1);
+            vmcs02.write(Field::GUEST_PDPTE2, pdpte2);
+            vmcs02.write(Field::GUEST_PDPTE3, pdpte3);
+            merged.fields += 4;
+        }
     }
 }
 

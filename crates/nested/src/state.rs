@@ -68,6 +68,8 @@ pub struct Nested {
     pub(crate) left: Option<crate::Carry>,
     /// The last entry failed, and L1's host state is still to be loaded for it.
     pub(crate) entry_failed: bool,
+    /// PDPTEs for the next merge, where L0 supplies them.
+    pub(crate) pdptes: Option<[u64; 4]>,
     /// L1's primary controls as they were merged into VMCS 02.
     pub(crate) primary_in_02: Option<vmx::PrimaryControls>,
     /// The VPID 12 of the last entry.
@@ -93,6 +95,7 @@ impl Nested {
             cr4_l0_only: 0,
             left: None,
             entry_failed: false,
+            pdptes: None,
             primary_in_02: None,
             last_vpid: None,
             l2_halted: false,
