@@ -164,7 +164,7 @@ mod tests {
         // Remote flush, reset, relaxed timing, no AutoEOI, cluster IPI, processor masks, eVMCS.
         let recommended = 1 << 2 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 14;
         assert_eq!(hints, [recommended, u32::MAX, 46, 0]);
-        assert_eq!(nested, [0xC_0101, 0, 0, 0]);
+        assert_eq!(nested, [0xE_0101, 0, 0, 0]);
         assert_eq!(all.get(0x4000_0005), Some([2, 2, 0, 0]));
     }
 
@@ -187,7 +187,7 @@ mod tests {
         };
         assert_eq!(
             Leaves::new(&config).get(0x4000_000A),
-            Some([0xC_0101, 1, 0, 0])
+            Some([0xE_0101, 1, 0, 0])
         );
     }
 

@@ -2,8 +2,8 @@
 //! `kvm-ioctls` does not wrap.
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_HYPERV_CPUID, KVM_CAP_SYS_HYPERV_CPUID, KVM_MAX_CPUID_ENTRIES, KVMIO,
-    kvm_cpuid_entry2, kvm_cpuid2,
+    CpuId, KVM_CAP_HYPERV_CPUID, KVM_CAP_HYPERV_DIRECT_TLBFLUSH, KVM_CAP_SYS_HYPERV_CPUID,
+    KVM_MAX_CPUID_ENTRIES, KVMIO, kvm_cpuid_entry2, kvm_cpuid2, kvm_enable_cap,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vmm_sys_util::ioctl::ioctl_with_mut_ptr;
@@ -37,6 +37,27 @@ impl Host {
     /// An empty VM.
     pub fn create_vm(&self) -> Result<VmFd> {
         self.kvm.create_vm().map_err(refused("create a VM"))
+    }
+
+    /// Lets L0 answer a vCPU's flush hypercalls, where KVM offers it; returns whether it does.
+    ///
+    /// KVM tells L0 so when it next makes the vCPU's VMCS current on a CPU (symptom: with the
+    /// capability on and one vCPU that never leaves its CPU, L0 still hands every flush to KVM;
+    /// cause: Linux 6.1 sets DirectHypercall in the VP assist page in `evmcs_load` alone). So another
+    /// vCPU is made here, whose VMCS takes the CPU; if this thread changes CPUs in between, KVM
+    /// loads the VMCS anew all the same.
+    pub fn delegate_flushes(&self, vcpu: &VcpuFd) -> Result<bool> {
+        if self.offers(KVM_CAP_HYPERV_DIRECT_TLBFLUSH) <= 0 {
+            return Ok(false);
+        }
+        vcpu.enable_cap(&kvm_enable_cap {
+            cap: KVM_CAP_HYPERV_DIRECT_TLBFLUSH,
+            ..Default::default()
+        })
+        .map_err(refused("let L0 handle the guest's flush hypercalls"))?;
+        let other = self.create_vm()?;
+        other.create_vcpu(0).map_err(refused("create a vCPU"))?;
+        Ok(true)
     }
 
     /// The CPUID leaves that KVM can show to a guest.

@@ -10,6 +10,17 @@ const X2APIC_ICR: u32 = 0x830;
 const X2APIC_LVT_TIMER: u32 = 0x832;
 const TSC_DEADLINE: u32 = 0x6E0;
 
+const X2APIC_TPR: u32 = 0x808;
+const X2APIC_LVT_LINT0: u32 = 0x835;
+const X2APIC_LVT_LINT1: u32 = 0x836;
+const X2APIC_LVT_ERROR: u32 = 0x837;
+/// A local vector table entry that delivers nothing.
+const LVT_MASKED: u64 = 1 << 16;
+/// IA32_APIC_BASE: the APIC is enabled.
+const XAPIC_ENABLED: u64 = 1 << 11;
+/// IA32_APIC_BASE: enabled, in x2APIC mode.
+const X2APIC_ENABLED: u64 = 3 << 10;
+
 /// ICR: delivery mode NMI.
 const ICR_NMI: u64 = 4 << 8;
 /// ICR: delivery mode INIT, level assert.
@@ -27,8 +38,20 @@ pub unsafe fn enable_x2apic() {
     // SAFETY: `main` has checked that the processor has x2APIC and TSC-deadline.
     unsafe {
         let base = msr::read(msr::APIC_BASE);
-        msr::write(msr::APIC_BASE, base | 0xC00);
+        // From disabled to x2APIC mode the way leads through xAPIC mode.
+        if base & X2APIC_ENABLED != X2APIC_ENABLED {
+            msr::write(msr::APIC_BASE, base | XAPIC_ENABLED);
+            msr::write(msr::APIC_BASE, base | X2APIC_ENABLED);
+        }
         msr::write(X2APIC_SPURIOUS, 0x100 | u64::from(SPURIOUS_VECTOR));
+        // What the firmware left: a priority, open local interrupts, interrupts in service.
+        msr::write(X2APIC_TPR, 0);
+        for local in [X2APIC_LVT_LINT0, X2APIC_LVT_LINT1, X2APIC_LVT_ERROR] {
+            msr::write(local, LVT_MASKED);
+        }
+        for _ in 0..256 {
+            msr::write(X2APIC_EOI, 0);
+        }
         msr::write(
             X2APIC_LVT_TIMER,
             TIMER_DEADLINE_MODE | u64::from(WAKE_VECTOR),
@@ -56,8 +79,13 @@ pub fn arm_deadline(deadline: u64) {
 
 /// Sends an NMI to the processor with this identifier.
 pub fn send_nmi(apic_id: u32) {
-    // SAFETY: L0's NMI handler is prepared for an NMI at any time.
-    unsafe { msr::write(X2APIC_ICR, u64::from(apic_id) << 32 | ICR_NMI) }
+    // SAFETY: L0's NMI handler is prepared for an NMI at any time. The fences are there because
+    // x2APIC writes do not serialise (SDM vol. 3, 11.12.3): without them the NMI could arrive before
+    // the stores that it announces.
+    unsafe {
+        core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
+        msr::write(X2APIC_ICR, u64::from(apic_id) << 32 | ICR_NMI);
+    }
 }
 
 /// Resets the processor with this identifier.

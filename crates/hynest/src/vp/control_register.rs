@@ -1,6 +1,6 @@
 //! L1's accesses to control registers that exit: bits that L0 keeps, and CR8.
 
-use vmx::{CrAccess, EntryControls, Field};
+use vmx::{AccessRights, CrAccess, EntryControls, Field};
 
 use super::Vp;
 use super::vmcs::{modify, read, write};
@@ -14,6 +14,7 @@ const CR0_PG: u64 = 1 << 31;
 /// The bits that CR0 has: the others ignore writes.
 const CR0_DEFINED: u64 = 0xE005_003F;
 const CR4_PAE: u64 = 1 << 5;
+const CR4_PCIDE: u64 = 1 << 17;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 /// Bits 63:4 of CR8 are reserved.
@@ -67,7 +68,8 @@ impl Vp {
         let illegal = value >> 32 != 0
             || (paging_on && value & CR0_PE == 0)
             || (value & CR0_NW != 0 && value & CR0_CD == 0)
-            || (paging_on && !was_on && efer & EFER_LME != 0 && cr4 & CR4_PAE == 0)
+            || (paging_on && !was_on && efer & EFER_LME != 0 && !may_enter_long_mode(cr4))
+            || (!paging_on && was_on && !may_leave_paging(cr4, efer))
             || !self.nested_allows_cr0(value);
         if illegal {
             return self.inject_gp();
@@ -98,25 +100,33 @@ impl Vp {
             Field::GUEST_PDPTE2,
             Field::GUEST_PDPTE3,
         ];
-        /// Bits 2:1 and 8:5 of a present pointer, and those above the address, are reserved.
-        const RESERVED: u64 = 0xFFF0_0000_0000_01E6;
-        for (i, field) in fields.into_iter().enumerate() {
+        // Bits 2:1 and 8:5 of a present pointer, and those above the address, are reserved.
+        let reserved = 0x1E6 | u64::MAX << self.partition.address_width;
+        let mut entries = [0; 4];
+        for (i, entry) in entries.iter_mut().enumerate() {
             let slot = addr::Gpa1::new(base.raw() + 8 * i as u64);
-            let entry = self.partition.memory.read_u64(slot).unwrap_or(0);
-            if entry & 1 != 0 && entry & RESERVED != 0 {
+            *entry = self.partition.memory.read_u64(slot).unwrap_or(0);
+            if *entry & 1 != 0 && *entry & reserved != 0 {
                 return false;
             }
+        }
+        for (field, entry) in fields.into_iter().zip(entries) {
             write(field, entry);
         }
         true
     }
 
-    /// Only writes that change CR4.VMXE come here. The rest of the value is the hardware's to
-    /// judge, so the bits that it would refuse are refused here.
+    /// Writes that change CR4.VMXE, or a bit that L1 is not offered, come here. What hardware would
+    /// refuse of the value is refused here.
     fn write_cr4(&mut self, value: u64) {
         let (cr0, efer) = (read(Field::GUEST_CR0), read(Field::GUEST_EFER));
         let old = read(Field::GUEST_CR4);
+        // PCIDs come on in IA-32e mode with PCID 0 in CR3 (SDM vol. 3, 4.10.1).
+        let bad_pcid = value & CR4_PCIDE != 0
+            && (efer & EFER_LMA == 0
+                || (old & CR4_PCIDE == 0 && read(Field::GUEST_CR3) & 0xFFF != 0));
         let illegal = value & !self.partition.cr4_offered != 0
+            || bad_pcid
             || (efer & EFER_LMA != 0 && value & CR4_PAE == 0)
             || !self.nested_allows_cr4(value);
         if illegal {
@@ -134,4 +144,18 @@ impl Vp {
         write(Field::GUEST_CR4, value | CR4_OWNED);
         self.advance();
     }
+}
+
+/// Whether CR0.PG may be set with EFER.LME (SDM vol. 3, 10.8.5): PAE, code that is not 64-bit
+/// already, a 32-bit TSS.
+fn may_enter_long_mode(cr4: u64) -> bool {
+    let code = AccessRights::from_raw(read(Field::GUEST_CS_ACCESS_RIGHTS) as u32);
+    let task = AccessRights::from_raw(read(Field::GUEST_TR_ACCESS_RIGHTS) as u32);
+    cr4 & CR4_PAE != 0 && !code.is_long() && task.segment_type() & 8 != 0
+}
+
+/// Whether CR0.PG may be cleared: not with PCIDs, and not in 64-bit code.
+fn may_leave_paging(cr4: u64, efer: u64) -> bool {
+    let code = AccessRights::from_raw(read(Field::GUEST_CS_ACCESS_RIGHTS) as u32);
+    cr4 & CR4_PCIDE == 0 && !(efer & EFER_LMA != 0 && code.is_long())
 }

@@ -2,14 +2,18 @@
 
 use platform::apic::{Effect, Signals};
 use platform::counters::Counter;
-use vmx::{Field, Interruptibility, InterruptionInfo, PrimaryControls};
+use vmx::{EventType, Field, Interruptibility, InterruptionInfo, PrimaryControls};
 
 use super::vmcs::{self, modify, read, write};
 use super::{Activity, Vp, vmcs01};
 use crate::cpu::{idle, tsc};
+use crate::fatal::{self, End};
 
 /// RFLAGS.IF.
 const RFLAGS_IF: u64 = 1 << 9;
+
+/// Timers fire at most this often, in a second.
+const SHORTEST_PERIODS_PER_SECOND: u64 = 50_000;
 
 /// How soon console input is looked for when there is any to come, in seconds' fraction.
 const POLLS_PER_SECOND: u64 = 100;
@@ -42,9 +46,6 @@ impl Vp {
     }
 
     fn apply(&mut self, signals: Signals) {
-        if signals.nmi {
-            self.nmi_pending = true;
-        }
         if signals.init {
             self.receive_init();
         }
@@ -53,16 +54,21 @@ impl Vp {
         {
             self.activity = Activity::Running;
             vmcs01::write_startup(page);
+            super::nested::flush_vpid01();
         }
+        self.nmi_pending |= signals.nmi;
     }
 
-    /// INIT: the VP waits for a start-up message. The bootstrap VP would begin at the reset
-    /// vector, where this platform has no firmware, so for it INIT is the end of the run.
+    /// INIT: the VP waits for a start-up message. The bootstrap VP would begin at the reset vector,
+    /// where this platform has no firmware: for it INIT is a reset of the partition.
     fn receive_init(&mut self) {
         if self.init_is_blocked() {
             self.init_pending = true;
             self.attention = true;
             return;
+        }
+        if self.index == 0 {
+            fatal::end(End::Reset, format_args!("L1 sent INIT to its bootstrap VP"))
         }
         self.apic.reset();
         self.publish_address();
@@ -92,13 +98,19 @@ impl Vp {
 
     /// Finds the next moment at which a timer of this VP is due.
     pub fn update_deadline(&mut self) {
-        let timers = [self.apic.next_deadline_tsc(), self.hv_next_deadline()];
-        let mut deadline = match timers.into_iter().flatten().min() {
-            Some(guest) => guest.wrapping_sub(self.tsc_offset),
-            None => u64::MAX,
-        };
+        // By what is left, not by moments: a guest's "never" is no moment of the processor's TSC.
+        let now = tsc::now();
+        let left = |deadline: u64, offset: u64| deadline.saturating_sub(now.wrapping_add(offset));
+        let apic = self.apic.next_deadline_tsc();
+        let synthetic = self.hv_next_deadline();
+        let timers = [
+            apic.map(|at| left(at, self.tsc_offset)),
+            synthetic.map(|at| left(at, self.partition.tsc_offset)),
+        ];
+        let next = timers.into_iter().flatten().min();
+        let mut deadline = next.map_or(u64::MAX, |left| now.saturating_add(left));
         if self.index == 0 && self.partition.has_input {
-            deadline = deadline.min(tsc::now() + self.partition.tsc_hz / POLLS_PER_SECOND);
+            deadline = deadline.min(now + self.partition.tsc_hz / POLLS_PER_SECOND);
         }
         self.deadline = deadline;
     }
@@ -112,6 +124,9 @@ impl Vp {
             self.partition.poll_input();
         }
         self.update_deadline();
+        // A period shorter than an exit would leave the guest no instruction in between.
+        let soonest = tsc::now() + self.partition.tsc_hz / SHORTEST_PERIODS_PER_SECOND;
+        self.deadline = self.deadline.max(soonest);
         self.attention = true;
     }
 
@@ -199,14 +214,8 @@ impl Vp {
         if self.nested.is_in_l2() {
             return self.inject_into_l2(vector, error_code);
         }
-        let mut info = InterruptionInfo::exception(vector);
-        // In real mode exceptions push no error code.
-        if let Some(code) = error_code
-            && read(Field::GUEST_CR0) & 1 != 0
-        {
-            info = info.with_error_code();
-            write(Field::ENTRY_EXCEPTION_ERROR_CODE, u64::from(code));
-        }
+        let (info, code) = exception(vector, error_code);
+        write(Field::ENTRY_EXCEPTION_ERROR_CODE, u64::from(code));
         write(Field::ENTRY_INTERRUPTION_INFO, u64::from(info.raw()));
     }
 
@@ -222,39 +231,24 @@ impl Vp {
 
     /// #PF, with CR2 as L1 will read it.
     pub fn inject_page_fault(&mut self, fault: super::paging::PageFault) {
+        if self.nested.is_in_l2() && self.l1_wants_exception(14, fault.error) {
+            // CR2 stays as it is: L1 finds the address in the qualification.
+            return self.reflect_exception(14, Some(fault.error), fault.address.raw());
+        }
         // SAFETY: CR2 is L1's: L0's own code takes no page faults, and VMX does not switch it.
         unsafe { crate::cpu::register::set_cr2(fault.address.raw()) };
         self.inject_exception(14, Some(fault.error));
     }
+}
 
-    /// Puts an event whose delivery the exit interrupted back, for the next entry.
-    pub fn reinject_interrupted_event(&mut self) {
-        let info = InterruptionInfo::from_raw(read(Field::IDT_VECTORING_INFO) as u32);
-        if !info.is_valid() {
-            return;
-        }
-        write(
-            Field::ENTRY_INTERRUPTION_INFO,
-            u64::from(info.raw()) & !(1 << 12),
-        );
-        if info.has_error_code() {
-            write(
-                Field::ENTRY_EXCEPTION_ERROR_CODE,
-                read(Field::IDT_VECTORING_ERROR_CODE),
-            );
-        }
-        if info.event_type().is_software() {
-            write(
-                Field::ENTRY_INSTRUCTION_LENGTH,
-                read(Field::EXIT_INSTRUCTION_LENGTH),
-            );
-        }
-        if info.is_nmi() {
-            modify(
-                Field::GUEST_INTERRUPTIBILITY,
-                0,
-                u64::from(Interruptibility::NMI.bits()),
-            );
-        }
+/// A hardware exception as the guest whose VMCS is current takes it: in real mode it pushes no
+/// error code.
+pub fn exception(vector: u8, error_code: Option<u32>) -> (InterruptionInfo, u32) {
+    /// CR0.PE.
+    const CR0_PE: u64 = 1;
+    let info = InterruptionInfo::new(EventType::HardwareException, vector);
+    match error_code {
+        Some(code) if read(Field::GUEST_CR0) & CR0_PE != 0 => (info.with_error_code(), code),
+        _ => (info, 0),
     }
 }

@@ -55,6 +55,7 @@ impl Vp {
         publish_entry(self.index);
         if self.nested.is_in_l2() {
             self.settle_shadow();
+            self.settle_l2_translations();
         } else {
             self.settle_l1_translations();
         }

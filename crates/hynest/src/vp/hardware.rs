@@ -93,7 +93,15 @@ pub fn enter_root_operation(capabilities: &Capabilities) -> Result<(), Unfit> {
     let region = new_region(capabilities);
     // SAFETY: CR4.VMXE and FEATURE_CONTROL were just seen to; the frame is the processor's own
     // for good and carries the revision.
-    unsafe { instructions::vmxon(region) }.map_err(|_| Unfit::NoVmx)
+    unsafe { instructions::vmxon(region) }.map_err(|_| Unfit::NoVmx)?;
+    // Translations of whoever used VMX before, under VPIDs and EPTPs that L0 uses too (SDM vol. 3,
+    // 29.4.3.4). A processor without these instructions is refused later.
+    // SAFETY: root operation has begun; dropping translations is sound.
+    unsafe {
+        let _ = instructions::invept(instructions::InveptScope::All);
+        let _ = instructions::invvpid(instructions::InvvpidScope::All);
+    }
+    Ok(())
 }
 
 /// A frame with the VMCS revision identifier: a VMXON region or a VMCS.

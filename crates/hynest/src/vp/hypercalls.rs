@@ -24,16 +24,7 @@ impl Vp {
     pub fn hypercall_exit(&mut self) {
         self.count(Counter::Hypercalls);
         let caller = current_caller();
-        let r = &self.registers.0;
-        let mut registers = CallRegisters {
-            rax: r[Registers::RAX],
-            rbx: r[Registers::RBX],
-            rcx: r[Registers::RCX],
-            rdx: r[Registers::RDX],
-            rsi: r[RSI],
-            rdi: r[RDI],
-            r8: r[R8],
-        };
+        let mut registers = call_registers(&self.registers);
         let partition = self.partition;
         let outcome = partition
             .hyperv
@@ -94,8 +85,22 @@ impl Vp {
     }
 }
 
+/// The registers that a hypercall may use.
+pub fn call_registers(registers: &Registers) -> CallRegisters {
+    let r = &registers.0;
+    CallRegisters {
+        rax: r[Registers::RAX],
+        rbx: r[Registers::RBX],
+        rcx: r[Registers::RCX],
+        rdx: r[Registers::RDX],
+        rsi: r[RSI],
+        rdi: r[RDI],
+        r8: r[R8],
+    }
+}
+
 /// What kind of code executed the VMCALL.
-fn current_caller() -> Caller {
+pub fn current_caller() -> Caller {
     let code = AccessRights::from_raw(read(Field::GUEST_CS_ACCESS_RIGHTS) as u32);
     let mode = if read(Field::GUEST_CR0) & CR0_PE == 0 {
         Mode::Real

@@ -152,16 +152,11 @@ impl Vp {
         log!("L1 crash parameters: {:x?}", report.parameters);
     }
 
-    /// When the next synthetic timer is due, in L1's TSC.
+    /// When the next synthetic timer is due, in the partition's TSC, which L1's writes to a VP's do
+    /// not change.
     pub fn hv_next_deadline(&self) -> Option<u64> {
         let deadline = self.hyperv.next_deadline(self.partition.hyperv.clock())?;
-        // From the partition's TSC to this VP's, which L1 may have written.
-        Some(
-            deadline
-                .0
-                .wrapping_sub(self.partition.tsc_offset)
-                .wrapping_add(self.tsc_offset),
-        )
+        Some(deadline.0)
     }
 
     /// Raises the interrupts of synthetic timers that are due.

@@ -19,9 +19,11 @@ impl Vp {
     /// An EPT violation of L1: an access to a device page, or to nothing.
     pub fn mmio_exit(&mut self) {
         let address = Gpa1::new(read(Field::GUEST_PHYSICAL_ADDRESS));
-        // An event whose delivery led here (a stack in a device page) is delivered again; it will
-        // not get further, but that is L1's doing.
-        self.reinject_interrupted_event();
+        if read(Field::IDT_VECTORING_INFO) >> 31 & 1 != 0 {
+            // The delivery of an event led here: a stack or an IDT in a device page. No instruction
+            // is to blame, and the delivery cannot succeed.
+            return self.inject_exception(8, Some(0));
+        }
         let mut bytes = [0; mmio::MAX_LENGTH];
         let instruction = match self.fetch(&mut bytes) {
             Ok(available) => mmio::decode(available, self.code_size()),

@@ -26,7 +26,7 @@ mod vmcs01;
 use addr::Spa;
 use platform::apic::LocalApic;
 use platform::counters::Counter;
-use vmx::{Field, PrimaryControls};
+use vmx::{AccessRights, Field, PrimaryControls};
 
 pub use report::{log_vmcs, report_counters};
 pub use start::{create_partition, run};
@@ -156,11 +156,25 @@ impl Vp {
     #[inline]
     pub fn advance_by(&mut self, bytes: u64) {
         let rip = vmcs::read(Field::GUEST_RIP);
-        vmcs::write(Field::GUEST_RIP, rip.wrapping_add(bytes));
+        let mut next = rip.wrapping_add(bytes);
+        // EIP wraps: VM entry refuses a RIP above 4 GiB outside 64-bit code.
+        if (next ^ rip) >> 32 != 0 && !is_64_bit_code() {
+            next &= 0xFFFF_FFFF;
+        }
+        vmcs::write(Field::GUEST_RIP, next);
         // STI and MOV SS block for one instruction, which has now been executed.
         let blocking = vmcs::read(Field::GUEST_INTERRUPTIBILITY);
         if blocking & 3 != 0 {
             vmcs::write(Field::GUEST_INTERRUPTIBILITY, blocking & !3);
         }
     }
+}
+
+/// Whether the guest whose VMCS is current runs 64-bit code.
+#[cold]
+fn is_64_bit_code() -> bool {
+    /// EFER.LMA.
+    const EFER_LMA: u64 = 1 << 10;
+    let code = AccessRights::from_raw(vmcs::read(Field::GUEST_CS_ACCESS_RIGHTS) as u32);
+    code.is_long() && vmcs::read(Field::GUEST_EFER) & EFER_LMA != 0
 }

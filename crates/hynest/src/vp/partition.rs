@@ -1,6 +1,7 @@
 //! A partition: what its VPs share.
 
 use alloc::boxed::Box;
+use core::sync::atomic::AtomicUsize;
 
 use addr::Spa;
 use platform::apic::{self, Inbox};
@@ -34,6 +35,10 @@ pub struct Partition {
     pub msrs: platform::msr::MsrPolicy,
     /// The CR4 bits that exist for L1.
     pub cr4_offered: u64,
+    /// Physical address bits.
+    pub address_width: u8,
+    /// Removals from shadow tables whose processors have not all let go yet.
+    pub flushing: AtomicUsize,
     /// CPUID.1.EAX, which INIT leaves in EDX.
     pub cpu_signature: u64,
     /// What the hardware can do.
@@ -129,9 +134,14 @@ impl Partition {
     pub fn poll_input(&self) {
         const LINE_STATUS: u16 = 0x3FD;
         let mut devices = self.devices();
-        // SAFETY: the first physical UART is L0's; reading it takes the byte it holds.
-        while devices.devices.uarts[0].room() > 0 && unsafe { inb(LINE_STATUS) } & 1 != 0 {
-            // SAFETY: as above.
+        // As many as its FIFO holds: a line status of all ones would never end.
+        for _ in 0..platform::uart::FIFO_DEPTH {
+            // SAFETY: the first physical UART is L0's; reading its status takes nothing.
+            let is_ready = unsafe { inb(LINE_STATUS) } & 1 != 0;
+            if !is_ready || devices.devices.uarts[0].room() == 0 {
+                break;
+            }
+            // SAFETY: reading takes the byte that the UART holds, which is for L1.
             let byte = unsafe { inb(0x3F8) };
             devices.devices.uarts[0].receive(byte);
         }
@@ -147,6 +157,8 @@ impl Partition {
             cpuid: parts.cpuid,
             msrs: parts.msrs,
             cr4_offered: parts.cr4_offered,
+            address_width: parts.address_width,
+            flushing: AtomicUsize::new(0),
             cpu_signature: parts.cpu_signature,
             preemption_shift: (parts.capabilities.misc & 31) as u32,
             capabilities: parts.capabilities,
@@ -176,6 +188,7 @@ pub struct Parts {
     pub cpuid: platform::cpuid::CpuidPolicy,
     pub msrs: platform::msr::MsrPolicy,
     pub cr4_offered: u64,
+    pub address_width: u8,
     pub cpu_signature: u64,
     pub capabilities: Capabilities,
     pub offered: Capabilities,

@@ -6,7 +6,7 @@
 //! once: by then it has forgotten, or will have before it enters again. A VP in L0 is not waited
 //! for.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use vmx::instructions::{InvvpidScope, invvpid};
 
@@ -22,12 +22,29 @@ struct Cell {
     runs: AtomicU64,
     /// L1's linear translations on the VP's processor must go before L1 runs there again.
     flush_l1: AtomicBool,
+    /// L2's linear translations there must go before L2 runs there again.
+    flush_l2: AtomicBool,
+    /// The L2 context of the last entry, as L1 names it: virtual machine and VP index.
+    vm: AtomicU64,
+    vp: AtomicU32,
+}
+
+/// One virtual processor of an L2, as L1 names it in its enlightened VMCS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct L2Context {
+    /// VmId.
+    pub vm: u64,
+    /// VpId.
+    pub vp: u32,
 }
 
 static CELLS: [Cell; MAX_CPUS] = [const {
     Cell {
         runs: AtomicU64::new(0),
         flush_l1: AtomicBool::new(false),
+        flush_l2: AtomicBool::new(false),
+        vm: AtomicU64::new(0),
+        vp: AtomicU32::new(0),
     }
 }; MAX_CPUS];
 
@@ -58,6 +75,40 @@ pub fn publish_exit(index: usize) {
 pub fn take_l1_flush(index: usize) -> bool {
     let flag = &CELLS[index].flush_l1;
     flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
+}
+
+/// This VP is about to run this context; before [`publish_entry`].
+#[inline(always)]
+pub fn publish_context(index: usize, context: L2Context) {
+    CELLS[index].vm.store(context.vm, Ordering::Relaxed);
+    CELLS[index].vp.store(context.vp, Ordering::Relaxed);
+}
+
+/// Whether L2's translations on this VP's processor are to be flushed; the question is taken as
+/// answered.
+#[inline(always)]
+pub fn take_l2_flush(index: usize) -> bool {
+    let flag = &CELLS[index].flush_l2;
+    flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
+}
+
+/// Flushes L2's linear translations on the processors that run, or ran last, a context that
+/// `concerns` picks. A context that ran elsewhere before is flushed when it comes back there: its
+/// VMCS is then another one than the processor's last.
+pub fn flush_l2(own: usize, vps: usize, concerns: impl Fn(L2Context) -> bool) {
+    let is_target = |index: usize| {
+        let cell: &Cell = &CELLS[index];
+        concerns(L2Context {
+            vm: cell.vm.load(Ordering::SeqCst),
+            vp: cell.vp.load(Ordering::SeqCst),
+        })
+    };
+    let mut targets = 0u64;
+    for index in (0..vps).filter(|&index| is_target(index)) {
+        CELLS[index].flush_l2.store(true, Ordering::SeqCst);
+        targets |= 1 << index;
+    }
+    shoot_down(own, vps, |index| targets >> index & 1 != 0);
 }
 
 /// Waits until the VPs that `concerns` names, but for `own`, have left their guests since now.

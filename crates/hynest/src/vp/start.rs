@@ -118,6 +118,7 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
             msr_filter,
             msrs,
             cr4_offered,
+            address_width,
             cpu_signature: u64::from(cpuid::signature()),
             cpuid: policy,
             capabilities,
@@ -135,17 +136,12 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
     });
 }
 
-/// The CR4 bits that L1 may set: those the processor has, less those of features that L1's
-/// CPUID does not show.
+/// The CR4 bits that L1 may set: those of features that its CPUID can show, where the processor has
+/// them.
 fn cr4_offered(capabilities: &Capabilities) -> u64 {
-    const UMIP: u64 = 1 << 11;
-    const LA57: u64 = 1 << 12;
-    const SMXE: u64 = 1 << 14;
-    const PKE: u64 = 1 << 22;
-    const CET: u64 = 1 << 23;
-    const PKS: u64 = 1 << 24;
-    const UINTR: u64 = 1 << 25;
-    capabilities.cr4_fixed1 & !(UMIP | LA57 | SMXE | PKE | CET | PKS | UINTR)
+    /// VME to PCE, OSFXSR, OSXMMEXCPT, UMIP, VMXE, FSGSBASE, PCIDE, OSXSAVE, SMEP and SMAP.
+    const KNOWN: u64 = 0x37_2FFF;
+    capabilities.cr4_fixed1 & KNOWN
 }
 
 /// The hardware's MSRs that show through L1's.

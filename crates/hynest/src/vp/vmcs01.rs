@@ -5,7 +5,7 @@ use platform::boot::{EntryState, SegmentState};
 use vmx::ept::Eptp;
 use vmx::{
     Capabilities, EntryControls, ExitControls, Field, PinControls, PrimaryControls,
-    SecondaryControls,
+    SecondaryControls, ept_vpid,
 };
 
 use super::entry::vp_exit;
@@ -69,6 +69,18 @@ impl Controls {
             | ExitControls::LOAD_EFER;
         let entry =
             EntryControls::LOAD_DEBUG_CONTROLS | EntryControls::LOAD_PAT | EntryControls::LOAD_EFER;
+        // L0's tables have four levels and write-back memory, and it flushes by these.
+        const TRANSLATION: u64 = ept_vpid::WALK_LENGTH_4
+            | ept_vpid::MEMORY_TYPE_WB
+            | ept_vpid::INVEPT
+            | ept_vpid::INVEPT_SINGLE
+            | ept_vpid::INVEPT_ALL
+            | ept_vpid::INVVPID
+            | ept_vpid::INVVPID_SINGLE
+            | ept_vpid::INVVPID_ALL;
+        if TRANSLATION & !capabilities.ept_vpid != 0 {
+            return Err("4-level write-back EPT, or INVEPT or INVVPID of one context");
+        }
         let missing = [
             (
                 capabilities.true_pin.missing(pin.bits()),

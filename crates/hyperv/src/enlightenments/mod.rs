@@ -89,7 +89,7 @@ enlightenments! {
     MsrBitmap = "msr-bitmap", offered, needs [Evmcs],
         "L1 says when an L2's MSR bitmap changed";
     /// L2's flush hypercalls without an exit to L1.
-    DirectFlush = "direct-flush", later, needs [Evmcs],
+    DirectFlush = "direct-flush", offered, needs [Evmcs],
         "L2's flush hypercalls end in L0";
     /// FlushGuestPhysicalAddressSpace and -List.
     GpaFlush = "gpa-flush", offered, needs [],

@@ -3,9 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{
-    KVM_CAP_HYPERV_DIRECT_TLBFLUSH, KVM_CAP_HYPERV_SYNIC2, KVM_CAP_TSC_DEADLINE_TIMER,
-    KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_enable_cap,
-    kvm_regs,
+    KVM_CAP_HYPERV_SYNIC2, KVM_CAP_TSC_DEADLINE_TIMER, KVM_SYSTEM_EVENT_CRASH,
+    KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_enable_cap, kvm_regs,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
@@ -61,22 +60,14 @@ pub fn create(host: &Host, vm: &VmFd, id: u8, hyperv: bool, entry: Entry) -> Res
 /// Switches on what a Hyper-V guest finds in its leaves and KVM gives only on
 /// request: the SynIC with its timers, and flushes by L0 where L0 has them.
 fn enlighten(host: &Host, vcpu: &VcpuFd) -> Result<()> {
-    let wanted = [
-        (KVM_CAP_HYPERV_SYNIC2, "give a vCPU a SynIC"),
-        (
-            KVM_CAP_HYPERV_DIRECT_TLBFLUSH,
-            "let L0 handle the guest's flush hypercalls",
-        ),
-    ];
-    for (cap, what) in wanted {
-        if host.offers(cap) > 0 {
-            vcpu.enable_cap(&kvm_enable_cap {
-                cap,
-                ..Default::default()
-            })
-            .map_err(refused(what))?;
-        }
+    if host.offers(KVM_CAP_HYPERV_SYNIC2) > 0 {
+        vcpu.enable_cap(&kvm_enable_cap {
+            cap: KVM_CAP_HYPERV_SYNIC2,
+            ..Default::default()
+        })
+        .map_err(refused("give a vCPU a SynIC"))?;
     }
+    host.delegate_flushes(vcpu)?;
     Ok(())
 }
 

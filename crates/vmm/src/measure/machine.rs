@@ -3,10 +3,7 @@
 
 use std::time::Instant;
 
-use kvm_bindings::{
-    KVM_CAP_HYPERV_DIRECT_TLBFLUSH, KVM_CAP_TSC_DEADLINE_TIMER, kvm_enable_cap, kvm_regs,
-    kvm_userspace_memory_region,
-};
+use kvm_bindings::{KVM_CAP_TSC_DEADLINE_TIMER, kvm_regs, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -81,11 +78,7 @@ impl Machine {
         let is_hyper_v = matches!(kind, MachineKind::HyperV | MachineKind::HyperVDirect);
         set_cpuid(host, &vcpu, is_hyper_v)?;
         if kind == MachineKind::HyperVDirect {
-            vcpu.enable_cap(&kvm_enable_cap {
-                cap: KVM_CAP_HYPERV_DIRECT_TLBFLUSH,
-                ..Default::default()
-            })
-            .map_err(refused("let L0 handle the guest's flush hypercalls"))?;
+            host.delegate_flushes(&vcpu)?;
         }
 
         write_memory(&memory)?;

@@ -42,6 +42,9 @@ impl Vp {
     }
 
     fn write_l2_cr0(&mut self, value: u64) {
+        if value >> 32 != 0 {
+            return self.inject_gp();
+        }
         let hardware = read(Field::GUEST_CR0);
         let switches = cr::CR0_PE | cr::CR0_PG;
         // A mode switch together with a change of the cache bits: hardware does the switch when L2

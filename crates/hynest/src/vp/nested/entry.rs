@@ -7,15 +7,15 @@ use nested::msr_bitmap::X2apicOpening;
 use nested::{Current, EntryContext, EntryFailure, Merged};
 use platform::counters::Counter;
 use vmx::ept::Eptp;
-use vmx::instructions::{InvvpidScope, invvpid};
 use vmx::{
     BasicExitReason, ExitReason, Field, Interruptibility, SecondaryControls, VmInstructionError,
 };
 
 use super::super::Vp;
 use super::super::vmcs::read;
+use super::flush_vpid02;
 use super::pages::{CurrentVmcs, L1Page};
-use super::vmcs02::{L1_REGISTERS, VPID02};
+use super::vmcs02::L1_REGISTERS;
 use crate::log;
 
 /// EFER.LMA.
@@ -36,8 +36,12 @@ impl Vp {
         let nested = &mut self.nested;
         let prepared = match source {
             EntrySource::Enlightened(at) => {
-                if nested.logic.current() != Current::Enlightened(at) {
-                    nested.page = L1Page::map(&memory, at);
+                if nested.page.is_none() || nested.logic.current() != Current::Enlightened(at) {
+                    // The page of the current one stays mapped where the new one cannot be.
+                    let Some(page) = L1Page::map(&memory, at) else {
+                        return self.inject_ud();
+                    };
+                    nested.page = Some(page);
                 }
                 let Some(page) = nested.page.as_mut() else {
                     return self.inject_ud();
@@ -91,6 +95,10 @@ impl Vp {
                 .merge(&mut CurrentVmcs, &self.nested.policy, &carry, &memory);
         self.counters[Counter::MergedFields as usize] += u64::from(merged.fields);
         self.follow_merge(&merged);
+        self.publish_l2_context();
+        if !self.nested.windows.is_empty() {
+            self.reopen_windows();
+        }
         self.prefill_shadow();
         if self.nested.logic.has_msr_lists() && !self.load_entry_msrs() {
             return;
@@ -117,8 +125,7 @@ impl Vp {
             self.merge_msr_bitmap();
         }
         if merged.flush_vpid {
-            // SAFETY: root operation; L0 needs a processor with VPIDs and this scope.
-            let _ = unsafe { invvpid(InvvpidScope::Single(VPID02)) };
+            flush_vpid02();
         }
     }
 

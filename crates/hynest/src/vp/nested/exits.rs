@@ -27,6 +27,9 @@ impl Vp {
             return self.failed_l2_entry();
         }
         self.nested.logic.note_exit();
+        if reason.basic() == Some(BasicExitReason::Vmcall) && self.direct_flush() {
+            return;
+        }
         let owner = self.nested.logic.owner(
             &CurrentVmcs,
             reason,
@@ -102,6 +105,10 @@ impl Vp {
     }
 
     fn l2_ept_exit(&mut self, basic: BasicExitReason) {
+        if self.nested.view.attachment().is_none() {
+            // L1 gives L2 no EPT: the violation is EPT 01's, at an address of L1's devices.
+            return self.mmio_exit();
+        }
         let qualification = EptViolation::from_qualification(read(Field::EXIT_QUALIFICATION));
         let unblocked = basic == BasicExitReason::EptViolation
             && qualification.raw() & EptViolation::NMI_UNBLOCKING != 0;

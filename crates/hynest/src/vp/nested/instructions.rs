@@ -5,7 +5,6 @@ use hyperv::assist::AssistSnapshot;
 use nested::access::{Memory, Unbacked};
 use nested::insn::{Fault, L1Vp, Outcome, Segment, VmResult};
 use platform::counters::Counter;
-use vmx::instructions::{InvvpidScope, invvpid};
 use vmx::{
     AccessRights, BasicExitReason, Field, InstructionInfo, Interruptibility, SegmentRegister,
 };
@@ -15,8 +14,7 @@ use super::super::paging::{PageFault, Paging};
 use super::super::vmcs::{read, write};
 use super::super::vmcs01::{CR0_OWNED, CR4_OWNED};
 use super::super::{Registers, Vp};
-use super::vmcs02::VPID02;
-use super::{L1Page, current_cpl, read_assist};
+use super::{L1Page, current_cpl, flush_vpid02, read_assist};
 
 /// EFER.LMA.
 const EFER_LMA: u64 = 1 << 10;
@@ -158,8 +156,7 @@ impl Vp {
             }
             // One VPID of the hardware stands for whichever of L1's runs: all of it goes.
             Outcome::Invvpid(_) => {
-                // SAFETY: root operation; L0 needs a processor with VPIDs and this scope.
-                let _ = unsafe { invvpid(InvvpidScope::Single(VPID02)) };
+                flush_vpid02();
                 self.end_instruction(reason, VmResult::Succeed);
             }
             Outcome::LeftVmxOperation => {

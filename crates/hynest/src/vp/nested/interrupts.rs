@@ -8,7 +8,8 @@ use vmx::{
     PinControls, PrimaryControls,
 };
 
-use super::super::vmcs::{modify, read, write};
+use super::super::events::exception;
+use super::super::vmcs::{modify, read};
 use super::super::{Activity, Vp};
 use super::pages::CurrentVmcs;
 
@@ -108,6 +109,7 @@ impl Vp {
             } else {
                 self.nmi_pending = false;
                 queued = true;
+                self.nested.logic.wake_l2();
                 events::inject(&mut CurrentVmcs, InterruptionInfo::nmi(), 0, 0);
             }
         }
@@ -123,6 +125,7 @@ impl Vp {
                 && let Some(vector) = self.apic.acknowledge()
             {
                 self.count(Counter::Interrupts);
+                self.nested.logic.wake_l2();
                 let event = InterruptionInfo::external_interrupt(vector);
                 events::inject(&mut CurrentVmcs, event, 0, 0);
             }
@@ -131,6 +134,13 @@ impl Vp {
             }
         }
         self.set_l0_windows(windows);
+    }
+
+    /// L0's windows after a merge, which may have written L1's alone.
+    #[cold]
+    pub fn reopen_windows(&mut self) {
+        self.nested.windows = PrimaryControls::empty();
+        self.attention = true;
     }
 
     /// The windows that L0 wants in VMCS 02 beside L1's.
@@ -163,24 +173,28 @@ impl Vp {
         self.finish_exit(nmi);
     }
 
+    /// Whether L1 intercepts this exception of L2's.
+    pub fn l1_wants_exception(&self, vector: u8, error_code: u32) -> bool {
+        self.nested.logic.intercepts_exception(vector, error_code)
+    }
+
     /// Makes L2 take an exception that L0's emulation raised, or L1 the exit for it.
     pub fn inject_into_l2(&mut self, vector: u8, error_code: Option<u32>) {
-        let mut event = InterruptionInfo::exception(vector);
-        if error_code.is_some() {
-            event = event.with_error_code();
+        if self.l1_wants_exception(vector, error_code.unwrap_or(0)) {
+            return self.reflect_exception(vector, error_code, 0);
         }
-        if self
-            .nested
-            .logic
-            .intercepts_exception(vector, error_code.unwrap_or(0))
-        {
-            let mut info = ExitInfo::new(ExitReason::new(BasicExitReason::ExceptionOrNmi));
-            info.interruption = event;
-            info.interruption_error_code = error_code.unwrap_or(0);
-            info.instruction_length = read(Field::EXIT_INSTRUCTION_LENGTH) as u32;
-            return self.leave_l2(info, false);
-        }
-        events::inject(&mut CurrentVmcs, event, error_code.unwrap_or(0), 0);
-        write(Field::ENTRY_INSTRUCTION_LENGTH, 0);
+        let (event, code) = exception(vector, error_code);
+        events::inject(&mut CurrentVmcs, event, code, 0);
+    }
+
+    /// An exit to L1 for an exception of L2 that L0's emulation raised.
+    pub fn reflect_exception(&mut self, vector: u8, error_code: Option<u32>, qualification: u64) {
+        let (event, code) = exception(vector, error_code);
+        let mut info = ExitInfo::new(ExitReason::new(BasicExitReason::ExceptionOrNmi));
+        info.interruption = event;
+        info.interruption_error_code = code;
+        info.instruction_length = read(Field::EXIT_INSTRUCTION_LENGTH) as u32;
+        info.qualification = qualification;
+        self.leave_l2(info, false);
     }
 }

@@ -3,6 +3,7 @@
 
 mod bitmap;
 mod control_register;
+mod direct_flush;
 mod entry;
 mod exits;
 mod instructions;
@@ -171,6 +172,18 @@ fn read_assist(page: Option<&L1Page>) -> Option<AssistSnapshot> {
     let page = page?;
     let word = |n: u16| page.read_u64(AssistSnapshot::OFFSET as u16 + 8 * n);
     Some(AssistSnapshot::from_words([word(0), word(1), word(2)]))
+}
+
+/// Forgets L1's linear translations on this processor.
+pub fn flush_vpid01() {
+    // SAFETY: root operation; `Controls::choose` has seen to VPIDs and this scope.
+    let _ = unsafe { vt::invvpid(vt::InvvpidScope::Single(super::vmcs01::VPID01)) };
+}
+
+/// Forgets L2's linear translations on this processor.
+fn flush_vpid02() {
+    // SAFETY: root operation; L0 needs a processor with VPIDs and this scope.
+    let _ = unsafe { vt::invvpid(vt::InvvpidScope::Single(vmcs02::VPID02)) };
 }
 
 #[inline]

@@ -1,6 +1,8 @@
 //! The shadow EPTs (EPT 02) of the partition: filling, flushing, and making every processor
 //! forget.
 
+use core::sync::atomic::Ordering;
+
 use addr::{Gpa1, Gpa2};
 use nested::ept::{AttachError, Fill, Gpa2Range, Policy, Retired, ShadowSet};
 use platform::counters::Counter;
@@ -66,38 +68,47 @@ fn number(index: usize) -> u8 {
 }
 
 impl Vp {
-    /// Completes a flush: makes processors forget, then gives the frames back.
-    fn complete(&self, retired: Retired) {
-        if retired.needs_shootdown() {
+    /// Takes something away from the shadows, makes processors forget it, and gives the frames back.
+    ///
+    /// Who finds nothing to remove may owe that to another VP's removal, whose processors have not
+    /// all let go yet; so while one is under way, everyone waits for all processors. Nobody waits
+    /// for another removal, only for guests.
+    fn take_away(&self, remove: impl FnOnce(&mut Shadows) -> Retired) {
+        let partition = self.partition;
+        let (retired, others) = {
+            let mut shadows = partition.shadows.lock();
+            let retired = remove(&mut shadows);
+            // Under the lock: who finds these entries gone finds this count, too.
+            (
+                retired,
+                partition.flushing.fetch_add(1, Ordering::Relaxed) != 0,
+            )
+        };
+        if others || retired.needs_shootdown() {
             // A VP that attaches to the shadow from now on has yet to look at what it forgets.
-            let affected = |index| retired.affects(number(index));
-            shoot_down(self.index, self.partition.inboxes.len(), affected);
+            let affected = |index| others || retired.affects(number(index));
+            shoot_down(self.index, partition.inboxes.len(), affected);
         }
         if retired.frames() > 0 {
-            self.partition.shadows.lock().release(retired);
+            partition.shadows.lock().release(retired);
         }
+        partition.flushing.fetch_sub(1, Ordering::Release);
     }
 
     /// Forgets what is cached of one EPT 12 and no longer so.
     pub fn flush_space(&self, root: Gpa1) {
-        let partition = &self.partition;
-        let retired = partition
-            .shadows
-            .lock()
-            .flush_space(root, &partition.memory);
-        self.complete(retired);
+        let memory = &self.partition.memory;
+        self.take_away(|shadows| shadows.flush_space(root, memory));
     }
 
     /// Forgets what is cached of ranges of one EPT 12.
     pub fn flush_ranges(&self, root: Gpa1, ranges: impl Iterator<Item = Gpa2Range>) {
-        let retired = self.partition.shadows.lock().flush_ranges(root, ranges);
-        self.complete(retired);
+        self.take_away(|shadows| shadows.flush_ranges(root, ranges));
     }
 
     /// Forgets all that is cached of every EPT 12.
     pub fn flush_all_spaces(&self) {
-        let retired = self.partition.shadows.lock().flush_all();
-        self.complete(retired);
+        self.take_away(ShadowSet::flush_all);
     }
 
     /// Puts VMCS 02, which is current, on the shadow of `eptp12`.
@@ -120,12 +131,7 @@ impl Vp {
     }
 
     fn reclaim(&mut self) {
-        let retired = self
-            .partition
-            .shadows
-            .lock()
-            .reclaim(self.nested.view.attachment());
-        self.complete(retired);
+        self.take_away(|shadows| shadows.reclaim(self.nested.view.attachment()));
     }
 
     /// Answers an EPT violation or misconfiguration of L2, whose VMCS is current.
