@@ -259,6 +259,7 @@ vmm_payload_hv_flush:
     mov ecx, 0x40000001
     wrmsr
     lea r11, [rbx - 4096]
+    mov rax, [rbx]              # mapped, as the input is of a guest that writes it itself
     begin
     mov ecx, 2
     mov rdx, rbx
