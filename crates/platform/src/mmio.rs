@@ -49,6 +49,8 @@ pub enum Operation {
     Store(Register),
     /// A constant to memory, sign-extended to 64 bits.
     StoreImmediate(u64),
+    /// XCHG: a register and memory change places.
+    Exchange(Register),
 }
 
 /// A decoded instruction.
@@ -102,13 +104,14 @@ impl Operation {
     /// destinations clear the upper half, narrower ones keep what they do not cover.
     /// For a store, `old`.
     pub const fn loaded(self, size: u8, data: u64, old: u64) -> u64 {
-        let Self::Load {
-            register,
-            width,
-            extend,
-        } = self
-        else {
-            return old;
+        let (register, width, extend) = match self {
+            Self::Load {
+                register,
+                width,
+                extend,
+            } => (register, width, extend),
+            Self::Exchange(register) => (register, size, Extend::Zero),
+            Self::Store(_) | Self::StoreImmediate(_) => return old,
         };
         let unused = 64 - 8 * size as u32;
         let value = match extend {
@@ -225,6 +228,10 @@ impl Decoder<'_> {
         let full = self.operand_size();
         let size = if opcode & 1 == 0 { 1 } else { full };
         match opcode {
+            0x86 | 0x87 => {
+                let register = self.modrm_register(size)?;
+                Ok((Operation::Exchange(register), size))
+            }
             0x88 | 0x89 => {
                 let register = self.modrm_register(size)?;
                 Ok((Operation::Store(register), size))

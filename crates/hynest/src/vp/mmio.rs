@@ -48,6 +48,14 @@ impl Vp {
                 let value = instruction.operation.loaded(instruction.size, data, old);
                 self.set_gpr(register.number, value);
             }
+            Operation::Exchange(register) => {
+                let data = self.device_load(address, instruction.size);
+                let old = self.gpr(register.number);
+                let value = register.stored(instruction.size, old);
+                self.device_store(address, instruction.size, value);
+                let loaded = instruction.operation.loaded(instruction.size, data, old);
+                self.set_gpr(register.number, loaded);
+            }
             Operation::Store(register) => {
                 let value = register.stored(instruction.size, self.gpr(register.number));
                 self.device_store(address, instruction.size, value);

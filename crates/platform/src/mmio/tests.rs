@@ -117,7 +117,7 @@ fn iced_register(register: Register, width: u8) -> iced_x86::Register {
 fn is_plain_mov(instruction: &iced_x86::Instruction) -> bool {
     let is_mov = matches!(
         instruction.mnemonic(),
-        Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd
+        Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd | Mnemonic::Xchg
     );
     let ops = [instruction.op0_kind(), instruction.op1_kind()];
     let general = |register: iced_x86::Register| register.is_gpr();
@@ -159,6 +159,11 @@ fn compare(bytes: &[u8], mode: CodeSize) -> Result<(), TestCaseError> {
             prop_assert_eq!(expected.op0_kind(), OpKind::Memory);
             prop_assert_eq!(expected.op1_register(), iced_register(register, found.size));
         }
+        Operation::Exchange(register) => {
+            prop_assert_eq!(expected.mnemonic(), Mnemonic::Xchg);
+            let operands = [expected.op0_register(), expected.op1_register()];
+            prop_assert!(operands.contains(&iced_register(register, found.size)));
+        }
         Operation::StoreImmediate(value) => {
             prop_assert_eq!(expected.op0_kind(), OpKind::Memory);
             let unused = 64 - 8 * u32::from(found.size);
@@ -190,7 +195,7 @@ proptest! {
         opcode in prop::sample::select(vec![
             vec![0x88u8], vec![0x89], vec![0x8A], vec![0x8B], vec![0xA0], vec![0xA1], vec![0xA2],
             vec![0xA3], vec![0xC6], vec![0xC7], vec![0x63], vec![0x0F, 0xB6], vec![0x0F, 0xB7],
-            vec![0x0F, 0xBE], vec![0x0F, 0xBF],
+            vec![0x0F, 0xBE], vec![0x0F, 0xBF], vec![0x86], vec![0x87],
         ]),
         tail in prop::collection::vec(any::<u8>(), 15),
     ) {

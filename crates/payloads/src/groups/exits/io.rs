@@ -178,19 +178,4 @@ pub fn open(check: &Check) {
     check.equal("out", l2.run(), Outcome::exit(Reason::Vmcall));
     check.equal("L1 reads what L2 wrote", crate::rt::cpu::in8(0x3ff), 0xa5);
     crate::rt::cpu::out8(0x3ff, saved);
-    let buffer = memory::page();
-    l2.registers[reg::RDI] = buffer;
-    l2.registers[reg::RCX] = 4;
-    l2.set_code(code!("mov dx, 0x3ff", "cld", "rep insb", "vmcall"));
-    check.equal("rep insb", l2.run(), Outcome::exit(Reason::Vmcall));
-    check.equal(
-        "its bytes",
-        memory::read::<u32>(buffer),
-        0x0101_0101 * u32::from(saved),
-    );
-    check.equal(
-        "RCX and RDI",
-        (l2.registers[reg::RCX], l2.registers[reg::RDI]),
-        (0, buffer + 4),
-    );
 }
