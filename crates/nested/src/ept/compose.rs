@@ -13,14 +13,14 @@ use super::{Fill, L1Space, Policy, WalkError};
 /// # Errors
 /// What [`Fill`] says of an address that L2 cannot be given.
 #[inline]
-pub(super) fn compose<L: L1Space>(
+pub(super) fn compose<L: L1Space, const TRAILS: usize>(
     policy: &Policy,
-    walker: &mut Walker<'_, L>,
+    walker: &mut Walker<'_, L, TRAILS>,
     l1: &L,
     at: Gpa2,
     access: Access,
 ) -> Result<NewLeaf, Fill> {
-    let to = walker
+    let (to, source) = walker
         .translate(at, access)
         .map_err(|refusal| match refusal {
             WalkError::Violation(violation) => Fill::Violation(violation),
@@ -42,5 +42,6 @@ pub(super) fn compose<L: L1Space>(
         access: permitted,
         memory_type: policy.memory_type,
         ignore_pat: policy.ignore_pat,
+        source,
     })
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use addr::{Gpa2, Spa};
-use vmx::ept::PageSize;
+use vmx::ept::{EptEntry, PageSize};
 
 use super::Gpa2Range;
 
@@ -19,6 +19,34 @@ pub(super) struct Leaf {
     pub size: PageSize,
     /// The entry that holds it.
     pub slot: Spa,
+    /// What the entry was set to, when
+    pub entry: EptEntry,
+    /// it came from here.
+    pub source: Source,
+}
+
+/// The entry of EPT 12's page table that a 4 KiB leaf was made from, below
+/// references that permit everything. Where both still stand as they did, they
+/// agree: L1's memory map, on which that depends too, does not change without
+/// a flush of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source(u64);
+
+impl Source {
+    /// The leaf has another origin.
+    pub const OTHER: Self = Self(0);
+
+    /// This entry, which is present.
+    #[inline]
+    pub const fn entry(entry: EptEntry) -> Self {
+        Self(entry.raw())
+    }
+
+    /// Whether it is this very entry.
+    #[inline]
+    pub const fn is(self, entry: u64) -> bool {
+        self.0 != 0 && self.0 == entry
+    }
 }
 
 impl Leaf {
@@ -69,6 +97,13 @@ impl Leaves {
         self.list.get(place).copied()
     }
 
+    /// Notes that the leaf in this place was set anew.
+    pub fn set(&mut self, place: usize, leaf: Leaf) {
+        if let Some(old) = self.list.get_mut(place) {
+            *old = leaf;
+        }
+    }
+
     /// Takes the leaf in this place off the list. The last leaf takes the
     /// place; all others keep theirs.
     pub fn forget(&mut self, place: usize) {
@@ -103,6 +138,8 @@ mod tests {
             at: Gpa2::new(at),
             size,
             slot: Spa::new(0),
+            entry: EptEntry::EMPTY,
+            source: Source::OTHER,
         }
     }
 

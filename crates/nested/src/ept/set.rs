@@ -10,7 +10,7 @@ use vmx::ept::{
 
 use super::compose::compose;
 use super::epoch::Holders;
-use super::leaves::Leaves;
+use super::leaves::{Leaf, Leaves};
 use super::tables::{Changes, NewLeaf, OutOfFrames, Tables, only_adds};
 use super::walk::Walker;
 use super::{Attachment, Epochs, Gpa2Range, L1Space, Misconfigured, Retired, Violation, VpView};
@@ -220,7 +220,7 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
     /// and the processor allow.
     pub fn fill(&mut self, on: &Attachment, l1: &impl L1Space, at: Gpa2, access: Access) -> Fill {
         let eptp12 = Eptp::new(on.tag().raw());
-        let mut walker = Walker::new(eptp12, &self.policy.offered, l1);
+        let mut walker = Walker::<_, 1>::new(eptp12, &self.policy.offered, l1);
         match compose(&self.policy, &mut walker, l1, at, access) {
             Ok(leaf) => self.install(on.slot(), leaf),
             Err(refusal) => refusal,
@@ -383,7 +383,8 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
         let Some(tag) = slot.tag else {
             return;
         };
-        let mut walker = Walker::new(Eptp::new(tag.raw()), &self.policy.offered, l1);
+        let eptp12 = Eptp::new(tag.raw());
+        let mut walker = Walker::<_, 8>::new(eptp12, &self.policy.offered, l1);
         // From the last place to the first: what is forgotten leaves all places
         // still to be looked at below `place`.
         let mut place = slot.leaves.len();
@@ -392,14 +393,25 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
             let Some(leaf) = slot.leaves.get(place) else {
                 continue;
             };
+            let old = EptEntry::from_raw(self.memory.load(leaf.slot));
+            if old == leaf.entry && walker.finds(leaf.source, leaf.at) {
+                continue;
+            }
             let now = compose(&self.policy, &mut walker, l1, leaf.at, Access::empty());
             match now {
                 Ok(new) if new.largest == leaf.size => {
-                    let old = EptEntry::from_raw(self.memory.load(leaf.slot));
-                    let new = new.entry(leaf.size);
-                    if new != old {
-                        self.memory.store(leaf.slot, new.raw());
-                        if !only_adds(old, new, leaf.size) {
+                    let (entry, source) = (new.entry(leaf.size), new.source);
+                    slot.leaves.set(
+                        place,
+                        Leaf {
+                            entry,
+                            source,
+                            ..leaf
+                        },
+                    );
+                    if entry != old {
+                        self.memory.store(leaf.slot, entry.raw());
+                        if !only_adds(old, entry, leaf.size) {
                             retired.count_dropped();
                         }
                     }

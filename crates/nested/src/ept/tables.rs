@@ -3,7 +3,7 @@
 use addr::{Gpa2, Spa};
 use vmx::ept::{Access, ENTRIES, EptEntry, Level, MemoryType, PageSize, TableFrames, TableMemory};
 
-use super::leaves::Leaf;
+use super::leaves::{Leaf, Source};
 use super::{Gpa2Range, Retired};
 
 /// A leaf to be installed.
@@ -18,6 +18,7 @@ pub(super) struct NewLeaf {
     pub access: Access,
     pub memory_type: MemoryType,
     pub ignore_pat: bool,
+    pub source: Source,
 }
 
 impl NewLeaf {
@@ -103,6 +104,8 @@ impl<M: TableMemory> Tables<'_, M> {
                         at: new.at.align_down(size.bytes()),
                         size,
                         slot,
+                        entry: leaf,
+                        source: new.source,
                     },
                     is_new: !entry.is_present(),
                 });

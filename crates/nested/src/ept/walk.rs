@@ -8,6 +8,7 @@ use vmx::ept::{
 };
 
 use super::L1Space;
+use super::leaves::Source;
 
 /// Where an address of L2 leads, according to L1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,8 @@ pub fn walk(
     at: Gpa2,
     access: Access,
 ) -> Result<Translation, WalkError> {
-    Walker::new(eptp, offered, l1).translate(at, access)
+    let found = Walker::<_, 1>::new(eptp, offered, l1).translate(at, access);
+    found.map(|(translation, _)| translation)
 }
 
 /// What a walk has found on the way to a page table.
@@ -101,22 +103,35 @@ struct Trail {
 
 /// Several walks at one moment: what one of them has read, the next takes from
 /// it. It must not outlive the call that made it, let alone a flush.
-pub(super) struct Walker<'a, L> {
+///
+/// `TRAILS`, a power of two, is how many page tables are remembered.
+pub(super) struct Walker<'a, L, const TRAILS: usize> {
     eptp: Eptp,
     offered: &'a EptCapabilities,
     l1: &'a L,
-    trail: Option<Trail>,
+    /// By the lowest bits of the region.
+    trails: [Option<Trail>; TRAILS],
 }
 
-impl<'a, L: L1Space> Walker<'a, L> {
+impl<'a, L: L1Space, const TRAILS: usize> Walker<'a, L, TRAILS> {
     #[inline]
     pub fn new(eptp: Eptp, offered: &'a EptCapabilities, l1: &'a L) -> Self {
         Self {
             eptp,
             offered,
             l1,
-            trail: None,
+            trails: [None; TRAILS],
         }
+    }
+
+    #[inline]
+    fn trail(&self, region: u64) -> Option<Trail> {
+        self.trails[region as usize % TRAILS].filter(|trail| trail.region == region)
+    }
+
+    #[inline]
+    fn remember(&mut self, trail: Trail) {
+        self.trails[trail.region as usize % TRAILS] = Some(trail);
     }
 
     /// Follows references that permit everything, which are nearly all there
@@ -136,7 +151,7 @@ impl<'a, L: L1Space> Walker<'a, L> {
                 _ => return (table, level, Access::RWX),
             }
         }
-        self.trail = Some(Trail {
+        self.remember(Trail {
             region,
             table,
             permitted: Access::RWX,
@@ -144,16 +159,37 @@ impl<'a, L: L1Space> Walker<'a, L> {
         (table, Level::Pt, Access::RWX)
     }
 
-    /// As [`walk`].
+    /// Whether the page table's entry for `at` is the one that a leaf came
+    /// from.
     #[inline]
-    pub fn translate(&mut self, at: Gpa2, access: Access) -> Result<Translation, WalkError> {
+    pub fn finds(&mut self, source: Source, at: Gpa2) -> bool {
+        let region = at.raw() / Level::Pd.entry_bytes();
+        if self.trail(region).is_none() {
+            self.descend(at, region);
+        }
+        match self.trail(region) {
+            Some(trail) if trail.permitted == Access::RWX => {
+                let slot = Gpa1::new(trail.table + 8 * Level::Pt.index(at.raw()) as u64);
+                self.l1.read_u64(slot).is_some_and(|entry| source.is(entry))
+            }
+            _ => false,
+        }
+    }
+
+    /// As [`walk`], with the origin of the translation.
+    #[inline]
+    pub fn translate(
+        &mut self,
+        at: Gpa2,
+        access: Access,
+    ) -> Result<(Translation, Source), WalkError> {
         let denied = |permitted| WalkError::Violation(Violation { access, permitted });
         if at.raw() >> WIDTH_OF_4_LEVELS != 0 {
             return Err(denied(Access::empty()));
         }
         let region = at.raw() / Level::Pd.entry_bytes();
-        let (mut table, mut level, mut permitted) = match self.trail {
-            Some(trail) if trail.region == region => (trail.table, Level::Pt, trail.permitted),
+        let (mut table, mut level, mut permitted) = match self.trail(region) {
+            Some(trail) => (trail.table, Level::Pt, trail.permitted),
             _ => self.descend(at, region),
         };
         loop {
@@ -165,6 +201,7 @@ impl<'a, L: L1Space> Walker<'a, L> {
             let misconfigured =
                 |rule| WalkError::Misconfigured(Misconfigured { level, entry, rule });
             entry.check(level, self.offered).map_err(misconfigured)?;
+            let above = permitted;
             permitted &= entry.access();
             let (Some(below), false) = (level.below(), entry.is_leaf(level)) else {
                 // `check` has passed: the level has pages and the type is known.
@@ -176,18 +213,24 @@ impl<'a, L: L1Space> Walker<'a, L> {
                     return Err(denied(permitted));
                 }
                 let offset = at.raw() & (size.bytes() - 1);
-                return Ok(Translation {
+                let translation = Translation {
                     address: Gpa1::new(entry.page_address(size) + offset),
                     size,
                     access: permitted,
                     memory_type,
                     ignore_pat: entry.ignores_pat(),
-                });
+                };
+                let source = if level == Level::Pt && above == Access::RWX {
+                    Source::entry(entry)
+                } else {
+                    Source::OTHER
+                };
+                return Ok((translation, source));
             };
             table = entry.address();
             level = below;
             if level == Level::Pt {
-                self.trail = Some(Trail {
+                self.remember(Trail {
                     region,
                     table,
                     permitted,

@@ -233,6 +233,31 @@ fn a_page_replaced_before_is_flushed_though_all_agrees() {
     assert_eq!(flush(&mut machine, root), (0, 0));
 }
 
+/// What the list says of a leaf's origin is not believed once the leaf was
+/// filled anew.
+#[test]
+fn a_page_that_came_back_is_compared_with_the_leaf_as_it_is() {
+    let (mut machine, root) = machine();
+    let to = |machine: &mut Machine, to| {
+        let to = Gpa1::new(to);
+        machine
+            .l1
+            .map(root, at(4), to, PageSize::Size4K, Access::RWX);
+    };
+    to(&mut machine, 2 * G1);
+    let on = machine.vps[0].view.attachment().unwrap();
+    let fill = machine.set.fill(on, &machine.l1, at(4), Access::WRITE);
+    assert_eq!(fill, Fill::Filled(PageSize::Size4K));
+    to(&mut machine, G1 + 0x4000);
+    assert_eq!(flush(&mut machine, root), (1, 2));
+    for vp in 0..2 {
+        assert_eq!(
+            machine.touch(vp, at(4), Access::WRITE),
+            Outcome::Reached(backing(4))
+        );
+    }
+}
+
 /// More leaves than are listed: everything goes, and then the list is whole
 /// again.
 #[test]
