@@ -2,6 +2,11 @@
 //!
 //! VMCS 01 and VMCS 02 load and save them always. Where L1's controls do not
 //! load one, its value goes along from the side that is left.
+//!
+//! An L1 that loads PAT, EFER or the debug controls at entry, does not save
+//! them at exit and lets L2 write them without an exit gets L2's values back
+//! at the next entry while its clean bits are set: telling costs two reads at
+//! each exit, and no L1 is known to do it.
 
 use vmx::{EntryControls, ExitControls, Field};
 

@@ -41,6 +41,8 @@ mod host_state;
 mod merge;
 mod pae;
 mod policy;
+#[cfg(test)]
+mod sequences;
 mod state;
 #[cfg(test)]
 mod testing;

@@ -14,6 +14,11 @@ pub enum Current {
     /// The one that VMPTRLD named; [`Nested`]'s copy is its content.
     Plain(Gpa1),
     /// The enlightened one that L1's last entry used; it lies in L1's memory.
+    ///
+    /// It is active on one VP at a time (TLFS): an L1 that moves an L2
+    /// processor clears it (VMCLEAR) on the VP it leaves, and launches it on
+    /// the next. Both make the VP start over; an L1 that does neither and
+    /// comes back may find its L2 as this VP left it.
     Enlightened(Gpa1),
 }
 

@@ -11,6 +11,7 @@ use crate::access::Unbacked;
 use crate::testing::{FakeMemory, LINUX, config};
 use crate::vmcs12::{self, REVISION};
 
+mod moved;
 mod short;
 
 /// A VP whose linear addresses are its physical ones, up to a page that faults.

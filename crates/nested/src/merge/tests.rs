@@ -237,7 +237,48 @@ fn the_enlightened_msr_bitmap_is_merged_when_it_changed() {
     assert!(merged.msr_bitmap);
 }
 
+fn linux_vpid() -> u64 {
+    let row = LINUX.iter().find(|(field, _)| *field == Field::VPID);
+    row.map_or(0, |(_, vpid)| *vpid)
+}
+
+/// VPIDs of L1 whose translations VPID 02 may still hold.
+#[derive(Default)]
+struct Tlb(alloc::collections::BTreeSet<u64>);
+
 proptest! {
+    /// All of L1's VPIDs share one of hardware's: L2 meets no translations but
+    /// those of its own VPID since L1's last INVVPID, of whatever VPID, after
+    /// which L0 flushes them all.
+    #[test]
+    fn no_vpid_sees_anothers_translations(
+        steps in prop::collection::vec((0u64..4, any::<bool>(), prop::bool::weighted(0.2)), 1..24),
+    ) {
+        let mut scene = Scene::reflected();
+        let mut tlb = Tlb::default();
+        tlb.0.insert(linux_vpid());
+        for (vpid, other_vmcs, invvpid) in steps {
+            if invvpid {
+                tlb.0.clear();
+            }
+            let secondary = 0x0010_10aa & !(u64::from(vpid == 0) << 5);
+            scene.page.store(Field::SECONDARY_CONTROLS, secondary);
+            scene.page.store(Field::VPID, vpid);
+            let at = if other_vmcs { Gpa1::new(0x9000) } else { EVMCS };
+            scene
+                .nested
+                .prepare_enlightened(at, &mut scene.page, &scene.memory, &RESUME, &registers())
+                .unwrap();
+            if scene.merge().flush_vpid {
+                tlb.0.clear();
+            }
+            // Without VPIDs every entry and exit flushes.
+            prop_assert!(tlb.0.iter().all(|v| *v == vpid && vpid != 0));
+            tlb.0.insert(vpid);
+            scene.exit(10);
+        }
+    }
+
     /// Whatever passes the checks keeps L0's own bits and adds none that are
     /// not offered.
     #[test]
