@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::runs::{self, Expected, Run};
 use super::{Kind, Tally};
+use crate::exit::Ending;
 use crate::image;
 use crate::paths::Paths;
 
@@ -21,14 +22,13 @@ pub fn run(paths: &Paths, filter: &str, tally: &mut Tally) {
 fn payloads(paths: &Paths) -> Result<Vec<Run>> {
     let image = image::metal(paths, "hynest")?;
     let payload = image::metal(paths, "payloads")?;
-    let run = |name: &str, cpus: u32, command_line: &str| {
-        let cpus = cpus.to_string();
+    let run = |name: &str, command_line: &str, expected| {
         let (image, payload) = (image.display().to_string(), payload.display().to_string());
         let arguments = [
             ["--image", &image],
             ["--kernel", &payload],
             ["--cmdline", command_line],
-            ["--cpus", &cpus],
+            ["--cpus", "2"],
             ["--memory", "256M"],
         ];
         let mut arguments: Vec<String> = arguments
@@ -40,11 +40,26 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
         Run {
             name: name.to_owned(),
             arguments,
-            expected: Expected::Verdicts,
+            expected,
         }
     };
+    let triple_fault = || Expected::End(Ending::TripleFault, |_| Ok(()));
     Ok(vec![
-        run("payload, plain VMCS", 2, "door=plain"),
-        run("payload, enlightened VMCS", 2, "door=enlightened"),
+        run("payload, plain VMCS", "door=plain", Expected::Verdicts),
+        run(
+            "payload, enlightened VMCS",
+            "door=enlightened",
+            Expected::Verdicts,
+        ),
+        run(
+            "L1 triple-faults",
+            "groups=hostile test=last-triple-fault",
+            triple_fault(),
+        ),
+        run(
+            "L1 causes a VMX abort",
+            "groups=hostile test=last-vmx-abort",
+            triple_fault(),
+        ),
     ])
 }
