@@ -206,7 +206,8 @@ impl Nested {
         let cache_bits = (CR0_CD | CR0_NW) & registers.cr0_mask;
         let kept = vmcs01.read(Field::CR0_READ_SHADOW) & cache_bits;
         let mut blocking = if nmi { NMI } else { 0 };
-        if core::mem::take(&mut self.entry_failed) {
+        if self.entry_failed {
+            self.entry_failed = false;
             blocking = vmcs01.read(Field::GUEST_INTERRUPTIBILITY) & NMI;
         }
         self.host.store(vmcs01);
