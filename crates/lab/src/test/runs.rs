@@ -154,6 +154,7 @@ impl Run {
     }
 
     fn run(&self, paths: &Paths, suffix: &str) -> Result<Ended> {
+        ensure!(!machine::interrupted(), "interrupted");
         let file: String = self
             .name
             .chars()
