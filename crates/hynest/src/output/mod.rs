@@ -56,6 +56,11 @@ pub fn select(to: Sink) {
     port::select(to);
 }
 
+/// Sets the first UART up to take what is typed, where the stream does not use it already.
+pub fn initialise_input() {
+    port::initialise_com1();
+}
+
 /// Sends one byte of a partition's UART.
 pub fn put(channel: Channel, byte: u8) {
     STREAM.lock().put(channel, byte);

@@ -51,7 +51,7 @@ fn hardware(leaf: u32, subleaf: u32) -> platform::cpuid::Registers {
 }
 
 /// What L1 sees of this processor's CPUID.
-pub fn policy(vps: usize, secondary: SecondaryControls) -> CpuidPolicy {
+pub fn policy(vps: usize, secondary: SecondaryControls, tsc_hz: u64) -> CpuidPolicy {
     CpuidPolicy::new(
         hardware,
         &Config {
@@ -62,6 +62,11 @@ pub fn policy(vps: usize, secondary: SecondaryControls) -> CpuidPolicy {
             rdtscp: secondary.contains(SecondaryControls::ENABLE_RDTSCP),
             invpcid: secondary.contains(SecondaryControls::ENABLE_INVPCID),
             xsaves: secondary.contains(SecondaryControls::ENABLE_XSAVES),
+            // Symptom: a Linux that uses AVX under Bochs finds the upper halves of YMM registers
+            // zeroed now and then. L0 touches no extended state; the cause is not found yet, and
+            // may be the emulator's XSAVE. Without AVX there are no such halves.
+            avx: false,
+            tsc_hz: tsc_hz as u32,
         },
     )
 }

@@ -32,9 +32,6 @@ use crate::output::{self, Channel};
 /// The one partition.
 static PARTITION: Once<Partition> = Once::new();
 
-/// The clock of L1's APIC timer: what Hyper-V's APIC_FREQUENCY gives.
-const APIC_HZ: u64 = 200_000_000;
-
 /// Frames that EPT 01 may take: it has the largest pages there are.
 const EPT01_FRAMES: usize = 4096;
 
@@ -48,6 +45,10 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
         Ok(controls) => controls,
         Err(missing) => fatal::refuse(format_args!("{}", Unfit::Missing(missing))),
     };
+    if options.input == Input::Com1 {
+        // An emulator begins to take keys when the line has been set up.
+        output::initialise_input();
+    }
     let files = find_files(information);
     let memory = claim_memory(information, options);
     let entry = match loader::load(&memory, files.kernel, files.initrd, files.command_line, vps) {
@@ -58,7 +59,7 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
         // SAFETY: the files have been copied to L1's memory; nothing refers to them any more.
         unsafe { frames::add(Spa::new(range.start), Spa::new(range.end)) };
     }
-    let policy = cpuid::policy(vps, controls.secondary);
+    let policy = cpuid::policy(vps, controls.secondary, tsc_hz);
     let msrs = MsrPolicy::new(&policy, host_msrs());
     let cr4_offered = cr4_offered(&capabilities);
     let address_width = cpuid::physical_address_bits();
@@ -84,7 +85,8 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
             enlightenments: options.enlightenments,
             vps: vps as u32,
             tsc_hz,
-            apic_hz: APIC_HZ,
+            // One rate for both timers: CPUID leaf 0x15 can tell it exactly.
+            apic_hz: tsc_hz,
             physical_address_bits: address_width,
             hardware: HardwareFeatures::new()
                 .with_msr_bitmaps(true)
@@ -98,7 +100,7 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
         Ok(hyperv) => hyperv,
         Err(error) => fatal::refuse(format_args!("{error}")),
     };
-    let Some(clock) = TimerClock::new(tsc_hz, APIC_HZ) else {
+    let Some(clock) = TimerClock::new(tsc_hz, tsc_hz) else {
         fatal::refuse(format_args!("a TSC of {tsc_hz} Hz drives no APIC timer"))
     };
     let inboxes: Box<[Inbox]> = (0..vps)

@@ -48,6 +48,10 @@ pub struct Config {
     pub invpcid: bool,
     /// Whether VMCS 01 has "enable XSAVES/XRSTORS".
     pub xsaves: bool,
+    /// Whether L1 gets AVX and AVX-512.
+    pub avx: bool,
+    /// The TSC's rate in Hz, which is the APIC timer's too: leaf 0x15.
+    pub tsc_hz: u32,
 }
 
 /// The state of a VP that shows through CPUID.
@@ -63,10 +67,13 @@ pub struct VpView {
     pub xcr0: u64,
 }
 
-/// Last basic leaf. The ones above describe what L1 does not get (SGX, PT, AMX, PCONFIG)
-/// or misinform under an emulator (0x15 and 0x16: L1 has the Hv#1 frequency MSRs);
-/// leaf 0x1F would say the same as 0xB, since there are no modules or dies.
-const LAST_BASIC: u32 = 0xD;
+/// Last basic leaf, the TSC's rate: what a kernel without the Hv#1 frequency MSRs goes by, as
+/// there is no PIT to measure with. It is made here, since an emulator's own misinforms. Between 0xD
+/// and it lies what L1 does not get (SGX, PT, AMX), above it what it needs not; leaf 0x1F would say
+/// the same as 0xB, since there are no modules or dies.
+const LAST_BASIC: u32 = TSC_RATE;
+/// The TSC's rate as a multiple of the APIC timer's.
+const TSC_RATE: u32 = 0x15;
 const LAST_EXTENDED: u32 = 0x8000_0008;
 const BASIC_COUNT: usize = LAST_BASIC as usize + 1;
 const EXTENDED_COUNT: usize = (LAST_EXTENDED - 0x8000_0000) as usize + 1;
@@ -109,7 +116,7 @@ impl CpuidPolicy {
         };
         let has_xsave = basic_host(1, 0).ecx & features::XSAVE != 0;
         let xsave = if has_xsave {
-            Xsave::new(|subleaf| basic_host(0xD, subleaf), config.xsaves)
+            Xsave::new(|subleaf| basic_host(0xD, subleaf), config)
         } else {
             Xsave::default()
         };
@@ -119,8 +126,7 @@ impl CpuidPolicy {
             caches: [Registers::default(); CACHES],
             xsave,
             vps: config.vps.max(1),
-            // x2APIC wants leaf 0xB, whatever the hardware ends with.
-            last_basic: if has_xsave { LAST_BASIC } else { 0xB },
+            last_basic: LAST_BASIC,
             last_extended: last_host_extended.clamp(0x8000_0000, LAST_EXTENDED),
         };
         policy.basic[0] = Registers {
@@ -135,6 +141,13 @@ impl CpuidPolicy {
             // management, which is L0's.
             eax: 1 << 2,
             ..Registers::default()
+        };
+        policy.basic[TSC_RATE as usize] = Registers {
+            // The ratio is 1: EAX denominator, EBX numerator, ECX the APIC timer's rate.
+            eax: 1,
+            ebx: 1,
+            ecx: config.tsc_hz,
+            edx: 0,
         };
         policy.basic[7] = policy.leaf_7(basic_host(7, 0), config);
         for (index, cache) in policy.caches.iter_mut().enumerate() {

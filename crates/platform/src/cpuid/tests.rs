@@ -9,6 +9,8 @@ fn config(vps: u32) -> Config {
         rdtscp: true,
         invpcid: true,
         xsaves: true,
+        avx: true,
+        tsc_hz: 100_000_000,
     }
 }
 
@@ -147,7 +149,7 @@ fn emulated_features_show_on_any_hardware() {
     // VMX by configuration; x2APIC, TSC-deadline, hypervisor.
     assert_eq!(leaf.ecx, 1 << 5 | 1 << 21 | 1 << 24 | 1 << 31);
     assert_eq!(leaf.edx, 1 << 9);
-    assert_eq!(policy.query(0, 0, &vp(0)).eax, 0xB);
+    assert_eq!(policy.query(0, 0, &vp(0)).eax, 0x15);
     let without = Config {
         vmx: false,
         ..config(1)
@@ -162,6 +164,8 @@ fn controls_gate_their_instructions() {
         rdtscp: false,
         invpcid: false,
         xsaves: false,
+        avx: true,
+        tsc_hz: 100_000_000,
         invariant_tsc: false,
         ..config(1)
     };
@@ -219,9 +223,14 @@ fn topology_is_a_package_of_cores() {
 #[test]
 fn leaves_beyond_the_end_answer_as_the_last_one() {
     let policy = CpuidPolicy::new(everything, &config(1));
-    assert_eq!(policy.query(0, 0, &vp(0)).eax, 0xD);
-    for leaf in [0xE, 0x14, 0x15, 0x1F, 0x7FFF_FFFF, 0x8000_0009, u32::MAX] {
-        assert_eq!(policy.query(leaf, 2, &vp(0)), policy.query(0xD, 2, &vp(0)));
+    assert_eq!(policy.query(0, 0, &vp(0)).eax, 0x15);
+    for leaf in [0xE, 0x14] {
+        assert_eq!(policy.query(leaf, 0, &vp(0)), Registers::default());
+    }
+    let rate = policy.query(0x15, 0, &vp(0));
+    assert_eq!((rate.eax, rate.ebx, rate.ecx), (1, 1, 100_000_000));
+    for leaf in [0x16, 0x1F, 0x7FFF_FFFF, 0x8000_0009, u32::MAX] {
+        assert_eq!(policy.query(leaf, 2, &vp(0)), rate);
     }
     assert_eq!(policy.query(0x8000_0000, 0, &vp(0)).eax, 0x8000_0008);
     assert_eq!(policy.query(0x8000_0008, 0, &vp(0)).eax, 0x30FF);
@@ -323,4 +332,21 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn without_avx_nothing_of_it_shows() {
+    let config = Config {
+        avx: false,
+        ..config(1)
+    };
+    let policy = CpuidPolicy::new(everything, &config);
+    assert_eq!(policy.xcr0_supported(), 3);
+    assert!(policy.check_xcr0(3).is_ok() && policy.check_xcr0(7).is_err());
+    // AVX, FMA and F16C of leaf 1; AVX2 and AVX512F of leaf 7.
+    assert_eq!(
+        policy.query(1, 0, &vp(0)).ecx & (1 << 28 | 1 << 12 | 1 << 29),
+        0
+    );
+    assert_eq!(policy.query(7, 0, &vp(0)).ebx & (1 << 5 | 1 << 16), 0);
 }

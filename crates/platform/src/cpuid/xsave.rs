@@ -2,7 +2,7 @@
 //! component, so that sizes agree with components whatever an emulator claims.
 //! SDM vol. 1, chapter 13.
 
-use super::Registers;
+use super::{Config, Registers};
 use crate::GeneralProtection;
 
 const X87: u64 = 1 << 0;
@@ -36,9 +36,12 @@ pub(super) struct Xsave {
 
 impl Xsave {
     /// What hardware with this leaf 0xD offers to L1.
-    pub(super) fn new(host: impl Fn(u32) -> Registers, xsaves: bool) -> Self {
+    pub(super) fn new(host: impl Fn(u32) -> Registers, config: &Config) -> Self {
         let main = host(0);
         let mut supported = (u64::from(main.edx) << 32 | u64::from(main.eax)) & ALLOWED;
+        if !config.avx {
+            supported &= !(AVX | AVX512);
+        }
         if supported & AVX == 0 || supported & AVX512 != AVX512 {
             supported &= !AVX512;
         }
@@ -55,7 +58,7 @@ impl Xsave {
                 };
             }
         }
-        let control = if xsaves { XSAVES } else { 0 };
+        let control = if config.xsaves { XSAVES } else { 0 };
         Self {
             supported,
             instructions: host(1).eax & (INSTRUCTIONS | control),

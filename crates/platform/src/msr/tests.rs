@@ -24,6 +24,8 @@ fn policy(leaf_7_edx: u32, extended: bool) -> MsrPolicy {
         rdtscp: extended,
         invpcid: true,
         xsaves: extended,
+        avx: true,
+        tsc_hz: 100_000_000,
     };
     let host_msrs = HostMsrs {
         arch_capabilities: u64::MAX,
