@@ -43,9 +43,10 @@ impl Vp {
         if !waits {
             return self.set_l0_windows(PrimaryControls::empty());
         }
-        // What L1 injects reaches L2 first.
+        // What is on its way to L2, from L1 or put back by L0, reaches it first: hardware takes no
+        // interrupt in the middle of a delivery, and KVM takes such an exit for an error.
         let queued = read(Field::ENTRY_INTERRUPTION_INFO) >> 31 & 1 != 0;
-        if queued && self.nested.logic.entry_in_flight() {
+        if queued {
             self.nested.leave_at_once = true;
             self.attention = true;
             return;
@@ -78,7 +79,7 @@ impl Vp {
             }
             return self.leave_l2(info, false);
         }
-        self.interrupt_l2_itself(queued);
+        self.interrupt_l2_itself();
     }
 
     /// The window that L1 waits for and that is open already: it wakes a halted L2.
@@ -98,7 +99,8 @@ impl Vp {
     }
 
     /// L1 lets its interrupts go to L2: they are delivered there as L2 can take them.
-    fn interrupt_l2_itself(&mut self, mut queued: bool) {
+    fn interrupt_l2_itself(&mut self) {
+        let mut queued = false;
         let blocking =
             Interruptibility::from_bits_retain(read(Field::GUEST_INTERRUPTIBILITY) as u32);
         let shadow = blocking.intersects(Interruptibility::STI | Interruptibility::MOV_SS);
