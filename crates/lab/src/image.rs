@@ -19,11 +19,17 @@ const METAL_FLAGS: &[&str] = &[
 const STATIC_FLAGS: &[&str] = &["-Ctarget-feature=+crt-static", "-Cstrip=symbols"];
 
 /// Naming the target keeps the flags away from build scripts and procedural macros, which run on the host.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds a bare-metal image: the binary `name` of the package `name`.
 pub fn metal(paths: &Paths, name: &str) -> Result<PathBuf> {
     build(paths, name, "metal", METAL_FLAGS)
+}
+
+/// Has a cargo command treat the bare-metal images as [`metal`] builds them.
+pub fn metal_environment(command: &mut Command, paths: &Paths) {
+    command.env("CARGO_ENCODED_RUSTFLAGS", METAL_FLAGS.join("\u{1f}"));
+    command.env("CARGO_TARGET_DIR", paths.build());
 }
 
 /// Builds a static Linux program: the binary `name` of the package `name`.

@@ -1,4 +1,7 @@
-//! Format, lints and documentation of the whole workspace.
+//! Format, lints and documentation.
+//!
+//! The bare-metal images are linted with the flags they are built with, and apart from the rest: together with crates
+//! that want the standard library, Cargo would give it to theirs, too.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -6,37 +9,56 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use super::{Kind, Tally};
+use crate::image;
 use crate::paths::Paths;
 
 struct Check {
     name: &'static str,
     arguments: &'static [&'static str],
-    environment: &'static [(&'static str, &'static str)],
+    /// Flags for rustdoc.
+    documentation: &'static str,
+    /// Whether it is of the images.
+    of_images: bool,
 }
 
-const CHECKS: [Check; 3] = [
+const CHECKS: [Check; 4] = [
     Check {
         name: "format",
         arguments: &["fmt", "--all", "--check"],
-        environment: &[],
+        documentation: "",
+        of_images: false,
     },
     Check {
         name: "lints",
+        arguments: &["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"],
+        documentation: "",
+        of_images: false,
+    },
+    Check {
+        name: "lints of the images",
         arguments: &[
             "clippy",
-            "--workspace",
-            "--all-targets",
+            "--package",
+            "hynest",
+            "--package",
+            "payloads",
+            "--profile",
+            "metal",
+            "--target",
+            image::TARGET,
             "--quiet",
             "--",
             "-D",
             "warnings",
         ],
-        environment: &[],
+        documentation: "",
+        of_images: true,
     },
     Check {
         name: "documentation",
-        arguments: &["doc", "--workspace", "--no-deps", "--quiet"],
-        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+        arguments: &["doc", "--no-deps", "--quiet"],
+        documentation: "-D warnings",
+        of_images: false,
     },
 ];
 
@@ -53,9 +75,13 @@ impl Check {
     fn run(&self, paths: &Paths) -> Result<()> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command
-            .args(self.arguments)
-            .envs(self.environment.iter().copied());
+        command.args(self.arguments);
+        if !self.documentation.is_empty() {
+            command.env("RUSTDOCFLAGS", self.documentation);
+        }
+        if self.of_images {
+            image::metal_environment(&mut command, paths);
+        }
         let output = command
             .current_dir(&paths.workspace)
             .stdin(Stdio::null())
