@@ -168,10 +168,11 @@ const MOST_CPUS: u32 = 8;
 const DEFAULT_RUN: &[&str] = &["measure", "linux", "plain"];
 
 /// L1's command line by default. Only what saves time in an emulator: no self-tests, no check that the timer ticks, a
-/// quiet console (its log can be had by dmesg); an immediate reset after a panic; the same addresses in each run; and no
+/// quiet console (its log can be had by dmesg); an immediate reset after a panic; the same addresses in each run, and
+/// no random numbers from the processor, which Bochs takes from its host; and no
 /// mitigations of processor bugs that an emulator does not have, which would be most of what an L2 exit costs.
-pub const DEFAULT_COMMAND_LINE: &str =
-    "console=ttyS0 quiet panic=-1 cryptomgr.notests no_timer_check nokaslr mitigations=off";
+pub const DEFAULT_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 cryptomgr.notests no_timer_check nokaslr mitigations=off \
+     clearcpuid=rdrand,rdseed";
 
 /// A size of memory, in the file and on the command line: a number of MiB, or with the unit M, MiB, G, GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -2,8 +2,28 @@
 
 use addr::{Gpa1, PAGE_SIZE};
 use platform::boot::{self, BootError, Config, EntryState};
+use platform::{ports, power};
 
 use super::memory::L1Memory;
+
+/// Where real-mode code jumps to reset a PC, F000:FFF0: Linux does when nothing else has helped.
+const RESET_VECTOR: Gpa1 = Gpa1::new(0xF_FFF0);
+
+/// What lies there in the place of a BIOS: a store to the platform's reset register, and a halt.
+const RESET_CODE: [u8; 9] = {
+    let [low, high] = (ports::POWER + power::RESET as u16).to_le_bytes();
+    [
+        0xBA,
+        low,
+        high, // mov dx, POWER + RESET
+        0xB0,
+        power::RESET_VALUE, // mov al, RESET_VALUE
+        0xEE,               // out dx, al
+        0xF4,               // hlt
+        0xEB,
+        0xFD, // jmp to the hlt
+    ]
+};
 
 /// Loads an L1 with `vps` VPs; returns how its first VP begins.
 ///
@@ -35,6 +55,7 @@ pub fn load(
     for blob in &plan.blobs {
         put(memory, blob.at, &blob.bytes);
     }
+    put(memory, RESET_VECTOR, &RESET_CODE);
     Ok(plan.entry)
 }
 
