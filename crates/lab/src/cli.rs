@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use hyperv::enlightenments::Set;
 
 use crate::exit;
 use crate::scenario::{Scenario, Size};
@@ -24,7 +25,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot hynest, L1 on it and L2s on that; show their consoles and what things cost
-    #[command(after_help = format!("{RUN_EXAMPLES}\n\n{}", exit::HELP))]
+    #[command(after_help = format!("{RUN_EXAMPLES}\n\n{}\n\n{}", switches(), exit::HELP))]
     Run(Box<Run>),
     /// Run all tests: on the host, of the image, in the machine
     #[command(after_help = TEST_HELP)]
@@ -40,8 +41,22 @@ Examples:
   cargo hynest run --do linux --cpus 2              two processors, one L2 Linux
   cargo hynest run --interactive                    a shell in L1; Ctrl-A X ends it
   cargo hynest run --no-enlightenments              L1 sees no Hv#1 interface
+  cargo hynest run --without gpa-flush,ipi          all enlightenments but these
   cargo hynest run --kernel bzImage --cmdline 'console=ttyS0 quiet'
   cargo hynest run --json > summary.json            the summary for programs";
+
+/// The part of `--help` that names the enlightenments.
+fn switches() -> String {
+    let mut out = String::from("Enlightenments:");
+    for one in Set::ALL.iter() {
+        out += &format!("\n  {:<16}{}", one.name(), one.description());
+        let needs: Vec<&str> = one.needs().iter().map(|needed| needed.name()).collect();
+        if !needs.is_empty() {
+            out += &format!(" (needs {})", needs.join(", "));
+        }
+    }
+    out
+}
 
 const TEST_HELP: &str = "\
 Examples:
@@ -79,8 +94,21 @@ pub struct Run {
     #[arg(long, value_name = "N")]
     cpus: Option<u32>,
     /// Offer L1 these alone: names with commas between, or all [default: all]
-    #[arg(long, value_name = "LIST", conflicts_with = "no_enlightenments")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        conflicts_with = "no_enlightenments",
+        allow_hyphen_values = true
+    )]
     enlightenments: Option<String>,
+    /// Offer L1 all but these: names with commas between
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with = "no_enlightenments"
+    )]
+    without: Option<Vec<String>>,
     /// Offer L1 no enlightenment at all
     #[arg(long)]
     no_enlightenments: bool,
@@ -139,6 +167,7 @@ impl Run {
                 true => Some("none".to_owned()),
                 false => self.enlightenments.clone(),
             },
+            without: self.without.clone(),
             run: match self.interactive {
                 true => Some(vec!["shell".to_owned()]),
                 false => self.run.clone(),

@@ -159,7 +159,7 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
             tsc_hz: INSTRUCTIONS_PER_SECOND,
             kernel: boot.kernel.clone(),
             command_line: scenario.command_line(),
-            enlightenments: enlightenments.to_owned(),
+            enlightenments,
         },
         ..Summary::default()
     };

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use hyperv::enlightenments::Set;
 use serde::Deserialize;
 
 use crate::emulator;
@@ -23,8 +24,10 @@ pub struct Scenario {
     pub memory: Option<Size>,
     /// Processors; L1 has one VP for each.
     pub cpus: Option<u32>,
-    /// What L0 offers: `all`, `none` or names with commas between.
+    /// What L0 offers: `all`, `none` or names with commas between; a minus before a name takes it out of `all`.
     pub enlightenments: Option<String>,
+    /// What L0 does not offer of that.
+    pub without: Option<Vec<String>>,
     /// What L1's init does, in this order (see guest/init).
     pub run: Option<Vec<String>>,
     /// L0's image; the workspace's own, freshly built, when absent.
@@ -82,6 +85,11 @@ impl Scenario {
             cmdline: flags.cmdline.or(self.cmdline),
             memory: flags.memory.or(self.memory),
             cpus: flags.cpus.or(self.cpus),
+            // A list on the command line is whole: what the file leaves out of its own does not count.
+            without: match flags.enlightenments {
+                Some(_) => flags.without,
+                None => flags.without.or(self.without),
+            },
             enlightenments: flags.enlightenments.or(self.enlightenments),
             run: flags.run.or(self.run),
             image: flags.image.or(self.image),
@@ -124,14 +132,20 @@ impl Scenario {
         }
     }
 
-    /// What L0 offers, in its command line's words.
-    pub fn enlightenments(&self) -> Result<&str> {
-        let list = self.enlightenments.as_deref().unwrap_or("all");
-        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-,".contains(c);
-        if list.is_empty() || !list.chars().all(fine) {
-            bail!("'{list}' is no list of enlightenments: all, none, or names with commas between");
+    /// What L0 offers, in its command line's words: `all`, `none`, or a list without blanks.
+    pub fn enlightenments(&self) -> Result<String> {
+        let mut list = self
+            .enlightenments
+            .clone()
+            .unwrap_or_else(|| "all".to_owned());
+        for name in self.without.iter().flatten() {
+            list += &format!(",-{name}");
         }
-        Ok(list)
+        let offered = Set::parse(&list).map_err(|error| anyhow!("enlightenments: {error}"))?;
+        Ok(match offered == Set::ALL {
+            true => "all".to_owned(),
+            false => offered.to_string(),
+        })
     }
 
     /// The words for L1's init.
@@ -289,15 +303,68 @@ mod tests {
             .cpus()
             .is_err()
         );
-        let list = |text: &str| {
-            Scenario {
-                enlightenments: Some(text.into()),
-                ..Scenario::default()
-            }
-            .enlightenments()
-            .is_ok()
+    }
+
+    /// What a file with this text has L0 offer.
+    fn offered(file: &str) -> Result<String> {
+        Scenario::parse(file)?.enlightenments()
+    }
+
+    #[test]
+    fn a_file_switches_enlightenments_one_by_one() {
+        assert_eq!(offered("").unwrap(), "all");
+        assert_eq!(offered("enlightenments = \"none\"").unwrap(), "none");
+        assert_eq!(
+            offered("enlightenments = \"vp-assist, evmcs\"").unwrap(),
+            "base,vp-assist,evmcs"
+        );
+        let some = offered("without = [\"gpa-flush\", \"ipi\"]").unwrap();
+        assert!(
+            some.contains("evmcs,msr-bitmap,direct-flush,tlb-flush"),
+            "{some}"
+        );
+        assert_eq!(
+            offered("enlightenments = \"all,-gpa-flush,-ipi\"").unwrap(),
+            some
+        );
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_had_is_explained() {
+        let why = |file| offered(file).unwrap_err().to_string();
+        assert_eq!(
+            why("without = [\"evmcs\", \"msr-bitmap\"]"),
+            "enlightenments: direct-flush needs evmcs, which is off: switch both on or both off"
+        );
+        for (file, text) in [
+            (
+                "enlightenments = \"warp drive\"",
+                "unknown enlightenment 'warp drive'",
+            ),
+            ("enlightenments = \"x=1\"", "unknown enlightenment 'x=1'"),
+            ("enlightenments = \"\"", "name is empty"),
+            ("enlightenments = \"apic-msrs\"", "not offered yet"),
+            (
+                "enlightenments = \"none\"\nwithout = [\"ipi\"]",
+                "takes out what is not in",
+            ),
+        ] {
+            assert!(why(file).contains(text), "{file}: {}", why(file));
+        }
+    }
+
+    #[test]
+    fn a_list_on_the_command_line_replaces_the_files() {
+        let file = Scenario::parse("without = [\"ipi\"]").unwrap();
+        let flags = |list: Option<&str>, without: Option<&str>| Scenario {
+            enlightenments: list.map(str::to_owned),
+            without: without.map(|name| vec![name.to_owned()]),
+            ..Scenario::default()
         };
-        assert!(list("all") && list("evmcs,msr-bitmap"));
-        assert!(!list("") && !list("a b") && !list("x=1"));
+        let both = |flags| file.clone().overridden_by(flags).enlightenments().unwrap();
+        assert_eq!(both(flags(Some("none"), None)), "none");
+        assert!(!both(flags(None, None)).contains("ipi"));
+        let other = both(flags(None, Some("stimer")));
+        assert!(other.contains("ipi") && !other.contains("stimer"));
     }
 }

@@ -10,13 +10,15 @@ pub enum ParseError<'a> {
     Unknown(&'a str),
     /// hynest does not offer this switch yet.
     NotOffered(Enlightenment),
-    /// A switch was named without another that it needs.
+    /// A switch is on without another that it needs.
     Missing {
-        /// The switch that was named.
+        /// The switch that is on.
         of: Enlightenment,
         /// The one it needs.
         needs: Enlightenment,
     },
+    /// A switch was to be taken out that no word before had put in.
+    NotIn(Enlightenment),
 }
 
 impl fmt::Display for ParseError<'_> {
@@ -30,13 +32,20 @@ impl fmt::Display for ParseError<'_> {
             Self::Missing { of, needs } => {
                 return write!(
                     f,
-                    "{} needs {}: name both or neither",
-                    of.name(),
-                    needs.name()
+                    "{of} needs {needs}, which is off: switch both on or both off",
+                    of = of.name(),
+                    needs = needs.name()
+                );
+            }
+            Self::NotIn(one) => {
+                return write!(
+                    f,
+                    "-{one} takes out what is not in: write all,-{one}",
+                    one = one.name()
                 );
             }
         }
-        f.write_str("; there are: all, none, or a list of ")?;
+        f.write_str("; there are: all, none, or a list of (with a minus: all but) ")?;
         write!(f, "{}", Set::ALL)
     }
 }
@@ -44,27 +53,45 @@ impl fmt::Display for ParseError<'_> {
 impl core::error::Error for ParseError<'_> {}
 
 impl Set {
-    /// Reads "all", "none", or names separated by commas; blanks around a
-    /// name do not matter.
+    /// Reads a list of words with commas between. "all" or "none" may come
+    /// first; then a name puts a switch in, and a name with a minus before it
+    /// takes one out: "all,-gpa-flush". Blanks around a word do not matter.
+    ///
+    /// # Errors
+    /// The first word that is wrong, or a switch that is on without one that it
+    /// needs.
     pub fn parse(text: &str) -> Result<Self, ParseError<'_>> {
-        match text.trim() {
-            "all" => return Ok(Self::ALL),
-            "none" => return Ok(Self::NONE),
-            _ => {}
-        }
         let mut set = Self::NONE;
-        for name in text.split(',').map(str::trim) {
-            let one = Enlightenment::EVERY.iter().find(|one| one.name() == name);
-            match one {
-                None => return Err(ParseError::Unknown(name)),
-                Some(one) if !one.is_offered() => return Err(ParseError::NotOffered(*one)),
-                Some(one) => set = set.with(*one),
-            }
+        for (at, word) in text.split(',').map(str::trim).enumerate() {
+            set = match word {
+                "all" if at == 0 => Self::ALL,
+                "none" if at == 0 => Self::NONE,
+                _ => match word.strip_prefix('-') {
+                    Some(name) => set.taking_out(known(name)?)?,
+                    None => set.with(known(word)?),
+                },
+            };
         }
         match set.missing() {
             Some((of, needs)) => Err(ParseError::Missing { of, needs }),
             None => Ok(set),
         }
+    }
+
+    fn taking_out(self, one: Enlightenment) -> Result<Self, ParseError<'static>> {
+        match self.has(one) {
+            true => Ok(self.without(one)),
+            false => Err(ParseError::NotIn(one)),
+        }
+    }
+}
+
+/// The switch of this name, if hynest offers it.
+fn known(name: &str) -> Result<Enlightenment, ParseError<'_>> {
+    match Enlightenment::EVERY.iter().find(|one| one.name() == name) {
+        None => Err(ParseError::Unknown(name)),
+        Some(one) if !one.is_offered() => Err(ParseError::NotOffered(*one)),
+        Some(one) => Ok(*one),
     }
 }
 
@@ -88,6 +115,48 @@ mod tests {
     }
 
     #[test]
+    fn all_but_some() {
+        let without = Set::parse("all,-gpa-flush, -ipi").unwrap();
+        let expected = Set::ALL
+            .without(Enlightenment::GpaFlush)
+            .without(Enlightenment::Ipi);
+        assert_eq!(without, expected);
+        assert_eq!(Set::parse("all,-base"), Ok(Set::NONE));
+        assert_eq!(
+            Set::parse("none,stimer,ref-count").unwrap().iter().count(),
+            3
+        );
+    }
+
+    #[test]
+    fn what_others_need_cannot_be_taken_out_alone() {
+        for one in Set::ALL.iter().filter(|one| *one != Enlightenment::Base) {
+            let list = std::format!("all,-{}", one.name());
+            let dependent = Set::ALL.iter().find(|other| other.needs().contains(&one));
+            match (Set::parse(&list), dependent) {
+                (Ok(set), None) => assert_eq!(set, Set::ALL.without(one)),
+                (Err(error), Some(of)) => {
+                    assert_eq!(error, ParseError::Missing { of, needs: one });
+                    assert_eq!(
+                        error.to_string(),
+                        std::format!(
+                            "{} needs {}, which is off: switch both on or both off",
+                            of.name(),
+                            one.name()
+                        )
+                    );
+                }
+                (other, dependent) => panic!("{list}: {other:?}, {dependent:?}"),
+            }
+        }
+        assert_eq!(
+            Set::parse("-ipi").unwrap_err().to_string(),
+            "-ipi takes out what is not in: write all,-ipi"
+        );
+        assert_eq!(Set::parse("all,-evcms"), Err(ParseError::Unknown("evcms")));
+    }
+
+    #[test]
     fn what_is_shown_is_read_again() {
         for set in [Set::ALL, Set::NONE, Set::NONE.with(Enlightenment::RefCount)] {
             assert_eq!(Set::parse(&set.to_string()), Ok(set));
@@ -107,7 +176,7 @@ mod tests {
         let missing = Set::parse("vp-assist,msr-bitmap").unwrap_err();
         assert_eq!(
             missing.to_string(),
-            "msr-bitmap needs evmcs: name both or neither"
+            "msr-bitmap needs evmcs, which is off: switch both on or both off"
         );
         assert_eq!(
             Set::parse("tsc-page,").unwrap_err(),

@@ -157,7 +157,12 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
         refusal(
             "a list that is none",
             &["--enlightenments", "warp drive"],
-            "no list of enlightenments",
+            "unknown enlightenment 'warp drive'",
+        ),
+        refusal(
+            "an enlightenment without what it needs",
+            &["--without", "evmcs,msr-bitmap"],
+            "direct-flush needs evmcs",
         ),
     ])
 }
