@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{info, linux, measure};
+use crate::{churn, info, linux, measure};
 
 /// Runs and measures guests under /dev/kvm.
 #[derive(Parser, Debug)]
@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Measure what a guest's operations cost, by the guest's own time-stamp counter
     Measure(measure::Arguments),
+    /// Change a guest's memory under it and verify what it holds
+    Churn(churn::Arguments),
     /// Run a Linux guest with an initramfs and a serial console
     Linux(linux::Arguments),
     /// Show what the KVM of this machine offers

@@ -70,6 +70,14 @@ pub enum Error {
     /// A guest ended in a way that guests should not end in.
     #[error("the guest: {0}")]
     Guest(String),
+    /// A guest's memory did not hold what it should.
+    #[error("round {round}: {what}")]
+    Churn {
+        /// The round; 0 is the first filling.
+        round: u64,
+        /// What was found where.
+        what: String,
+    },
     /// A payload ended in another way than by its end marker.
     #[error("operation {operation}: {what}")]
     Payload {

@@ -2,6 +2,8 @@
 
 mod affinity;
 mod alarm;
+mod bare;
+mod churn;
 mod cli;
 mod counters;
 mod cpuid;
@@ -24,6 +26,7 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(arguments) => measure::run(&arguments),
+        Command::Churn(arguments) => churn::run(&arguments),
         Command::Linux(arguments) => linux::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
     };
