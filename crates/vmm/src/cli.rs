@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{churn, info, linux, measure};
+use crate::{churn, clock, info, linux, measure, read_clock};
 
 /// Runs and measures guests under /dev/kvm.
 #[derive(Parser, Debug)]
@@ -20,8 +20,12 @@ pub enum Command {
     Measure(measure::Arguments),
     /// Change a guest's memory under it and verify what it holds
     Churn(churn::Arguments),
+    /// Count the exits of a guest that reads its clock
+    Clock(clock::Arguments),
     /// Run a Linux guest with an initramfs and a serial console
     Linux(linux::Arguments),
+    /// Read this machine's clock, in a guest: a vmm outside counts the exits
+    ReadClock(read_clock::Arguments),
     /// Show what the KVM of this machine offers
     Info(info::Arguments),
 }

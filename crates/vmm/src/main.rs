@@ -5,6 +5,7 @@ mod alarm;
 mod bare;
 mod churn;
 mod cli;
+mod clock;
 mod counters;
 mod cpuid;
 mod error;
@@ -15,7 +16,10 @@ mod long_mode;
 mod measure;
 mod memory;
 mod paging;
+mod read_clock;
 mod report;
+mod stats;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -27,7 +31,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(arguments) => measure::run(&arguments),
         Command::Churn(arguments) => churn::run(&arguments),
+        Command::Clock(arguments) => clock::run(&arguments),
         Command::Linux(arguments) => linux::run(&arguments),
+        Command::ReadClock(arguments) => read_clock::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
     };
     match done {

@@ -10,6 +10,7 @@ mod end;
 mod image;
 mod kernel;
 mod keyboard;
+mod marks;
 mod mptable;
 mod vcpu;
 
@@ -24,10 +25,13 @@ use vm_memory::GuestMemoryMmap;
 use self::devices::Devices;
 use self::end::{End, Ended};
 use self::image::Image;
+use self::marks::Marks;
+pub use self::marks::PORT as MARKS_PORT;
 use crate::error::{Error, Result, last_system_error, refused};
 use crate::host::Host;
 use crate::memory;
 use crate::report::Report;
+use crate::stats::Stats;
 
 /// What `vmm linux` was asked for.
 #[derive(Clone, PartialEq, Debug, clap::Args)]
@@ -122,7 +126,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     )));
 
     let vcpus = (0..arguments.vcpus)
-        .map(|id| vcpu::create(&host, &vm, id, arguments.hyperv, entry))
+        .map(|id| {
+            let vcpu = vcpu::create(&host, &vm, id, arguments.hyperv, entry)?;
+            let stats = Stats::of(&host, &vcpu).ok();
+            Ok((vcpu, Marks::new(&arguments.name, report.clone(), stats)))
+        })
         .collect::<Result<Vec<_>>>()?;
     let started = Instant::now();
     let end = until_end(vcpus, &devices, memory)?;
@@ -149,18 +157,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// Runs each vCPU in a thread of its own until one of them meets the guest's end.
 /// The other threads stay in KVM; they end with the process.
 fn until_end(
-    vcpus: Vec<kvm_ioctls::VcpuFd>,
+    vcpus: Vec<(kvm_ioctls::VcpuFd, Marks)>,
     devices: &Arc<Mutex<Devices>>,
     memory: GuestMemoryMmap,
 ) -> Result<End> {
     let memory = Arc::new(memory);
     let (sender, ends) = mpsc::channel();
-    for (id, vcpu) in vcpus.into_iter().enumerate() {
+    for (id, (vcpu, marks)) in vcpus.into_iter().enumerate() {
         let (sender, devices, memory) = (sender.clone(), devices.clone(), memory.clone());
         thread::Builder::new()
             .name(format!("vcpu {id}"))
             .spawn(move || {
-                let end = vcpu::run(vcpu, &devices);
+                let end = vcpu::run(vcpu, &devices, marks);
                 // Nobody listens any more when another vCPU was first.
                 let _ = sender.send(end);
                 drop(memory);

@@ -11,6 +11,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use super::boot::Entry;
 use super::devices::{Devices, Request};
 use super::end::End;
+use super::marks::{self, Marks};
 use crate::cpuid::{self, Vcpu};
 use crate::error::{Result, refused};
 use crate::host::Host;
@@ -72,7 +73,7 @@ fn enlighten(host: &Host, vcpu: &VcpuFd) -> Result<()> {
 }
 
 /// Runs a vCPU until the guest ends.
-pub fn run(mut vcpu: VcpuFd, devices: &Arc<Mutex<Devices>>) -> Result<End> {
+pub fn run(mut vcpu: VcpuFd, devices: &Arc<Mutex<Devices>>, mut marks: Marks) -> Result<End> {
     // A thread that panicked while it held the lock has left a device in a state
     // that a guest could have made.
     let lock = || {
@@ -82,6 +83,10 @@ pub fn run(mut vcpu: VcpuFd, devices: &Arc<Mutex<Devices>>) -> Result<End> {
     };
     loop {
         let end = match vcpu.run() {
+            Ok(VcpuExit::IoOut(marks::PORT, &[value])) => {
+                marks.out(value)?;
+                continue;
+            }
             Ok(VcpuExit::IoOut(port, data)) => match lock().write(port, data) {
                 None => continue,
                 Some(Request::Reset) => End::Reset,

@@ -1,0 +1,83 @@
+# What an L2's vCPU executes while its reads of kvm-clock are counted: the
+# algorithm of the vDSO on the page that KVM fills in
+# (struct pvclock_vcpu_time_info of the KVM documentation).
+#
+# Position-independent 64-bit code that the vmm copies into the guest. On entry:
+#
+#   RDI  how often to read, at least 1
+#   RBX  the page of this vCPU's clock
+#   R15  a word that all vCPUs share: the last time that any of them read
+#   interrupts disabled
+#
+# At the end:
+#
+#   R8   the first time that was read, in nanoseconds
+#   R9   the last
+#   R13  how often it was earlier than what some vCPU had read before
+#   R14  how often the page did not say that it is the same on all vCPUs
+
+    .set PORT_BEGIN, 0xE0       # the reads begin
+    .set PORT_END, 0xE1         # they have ended
+
+    .set MSR_KVM_SYSTEM_TIME_NEW, 0x4b564d01
+    .set VERSION, 0             # odd while the page changes
+    .set TSC_TIMESTAMP, 8
+    .set SYSTEM_TIME, 16
+    .set TSC_TO_SYSTEM_MUL, 24
+    .set TSC_SHIFT, 28
+    .set PAGE_FLAGS, 29
+    .set TSC_STABLE, 1
+
+    .globl vmm_clock_start
+vmm_clock_start:
+    mov ecx, MSR_KVM_SYSTEM_TIME_NEW
+    lea eax, [ebx + 1]          # this page, enabled
+    xor edx, edx
+    wrmsr
+    xor r8d, r8d
+    xor r13d, r13d
+    xor r14d, r14d
+    mov rax, [rbx]
+    lock or qword ptr [r15], 0  # both are mapped for writing
+    out PORT_BEGIN, al
+1:  mov r10, [r15]
+2:  mov r11d, [rbx + VERSION]
+    test r11d, 1
+    jnz 2b
+    lfence
+    rdtsc
+    shl rdx, 32
+    or rax, rdx
+    sub rax, [rbx + TSC_TIMESTAMP]
+    mov cl, [rbx + TSC_SHIFT]
+    test cl, cl
+    js 3f
+    shl rax, cl
+    jmp 4f
+3:  neg cl
+    shr rax, cl
+4:  mov edx, [rbx + TSC_TO_SYSTEM_MUL]
+    mul rdx
+    shrd rax, rdx, 32
+    add rax, [rbx + SYSTEM_TIME]
+    mov dl, [rbx + PAGE_FLAGS]
+    cmp r11d, [rbx + VERSION]
+    jne 2b
+    test dl, TSC_STABLE
+    jnz 5f
+    inc r14
+5:  cmp rax, r10
+    jae 6f
+    inc r13
+6:  mov [r15], rax
+    mov r9, rax
+    test r8, r8
+    cmovz r8, rax
+    dec rdi
+    jnz 1b
+    out PORT_END, al
+7:  hlt
+    jmp 7b
+
+    .globl vmm_clock_end
+vmm_clock_end:
