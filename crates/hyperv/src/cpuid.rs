@@ -75,6 +75,7 @@ impl Words {
             Enlightenment::DirectFlush => nested.set_direct_flush(true),
             Enlightenment::GpaFlush => nested.set_guest_physical_flush(true),
             Enlightenment::TlbFlush => {
+                features.set_extended_gva_ranges(true);
                 recommendations.set_remote_flush(true);
                 recommendations.set_ex_processor_masks(true);
             }
@@ -82,6 +83,7 @@ impl Words {
                 recommendations.set_cluster_ipi(true);
                 recommendations.set_ex_processor_masks(true);
             }
+            Enlightenment::XmmInput => features.set_xmm_input(true),
             Enlightenment::Reenlightenment => privileges.set_access_reenlightenment(true),
         }
     }
@@ -158,9 +160,11 @@ mod tests {
             Some([0x4000_000A, 0x7263_694D, 0x666F_736F, 0x7648_2074])
         );
         assert_eq!(all.get(0x4000_0001), Some([0x3123_7648, 0, 0, 0]));
-        // Bits 1, 3-7 and 9-11; frequencies, crash, guest idle, direct timers.
+        // Bits 1, 3-7 and 9-11; XMM input, guest idle, frequencies, crash, extended GVA ranges,
+        // direct timers.
         let [features, hints, nested] = bits(&all);
-        assert_eq!(features, [0xEFA, 0, 0, 1 << 5 | 1 << 8 | 1 << 10 | 1 << 19]);
+        let offered = 1 << 4 | 1 << 5 | 1 << 8 | 1 << 10 | 1 << 14 | 1 << 19;
+        assert_eq!(features, [0xEFA, 0, 0, offered]);
         // Remote flush, reset, relaxed timing, no AutoEOI, cluster IPI, processor masks, eVMCS.
         let recommended = 1 << 2 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 14;
         assert_eq!(hints, [recommended, u32::MAX, 46, 0]);

@@ -16,6 +16,27 @@ pub trait ReadMemory<A> {
     /// [`Unmapped`] if any of the bytes is no memory of the guest; what `into`
     /// holds then is unspecified.
     fn read(&self, at: A, into: &mut [u8]) -> Result<(), Unmapped>;
+
+    /// Fills `into` with the words from `at` on, a multiple of 8.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ReadMemory::read`].
+    #[inline]
+    fn read_words(&self, at: A, into: &mut [u64]) -> Result<(), Unmapped>
+    where
+        A: GuestAddress,
+    {
+        let mut next = Some(at);
+        for word in into {
+            let at = next.ok_or(Unmapped)?;
+            let mut bytes = [0; 8];
+            self.read(at, &mut bytes)?;
+            *word = u64::from_le_bytes(bytes);
+            next = at.checked_add(8);
+        }
+        Ok(())
+    }
 }
 
 /// Memory that can be written by guest addresses of type `A`.

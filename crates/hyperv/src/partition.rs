@@ -13,7 +13,7 @@ use tlfs::hypercall::{HYPERCALL_PAGE_FILL, VMCALL_RET};
 use tlfs::msr::{ReenlightenmentControl, TscEmulation};
 
 /// Most virtual processors of a partition.
-pub const MAX_VPS: u32 = 1024;
+pub const MAX_VPS: u32 = 256;
 
 /// The hypercall page: the call, a return, and what stops who runs on.
 pub(crate) const HYPERCALL_PAGE: [u8; 4096] = {

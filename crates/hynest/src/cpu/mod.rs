@@ -12,3 +12,4 @@ pub mod register;
 pub mod rtc;
 pub mod string;
 pub mod tsc;
+pub mod vector;

@@ -11,6 +11,11 @@ use crate::memory::{frames, pointer};
 const CR4_VMXE: u64 = 1 << 13;
 /// CR4.OSXSAVE.
 const CR4_OSXSAVE: u64 = 1 << 18;
+/// CR4.OSFXSR: SSE instructions are legal, by which L0 reads a guest's registers.
+const CR4_OSFXSR: u64 = 1 << 9;
+/// CR0.EM and CR0.TS: SSE instructions fault.
+const CR0_EM: u64 = 1 << 2;
+const CR0_TS: u64 = 1 << 3;
 /// IA32_FEATURE_CONTROL: locked.
 const FEATURE_LOCKED: u64 = 1;
 /// IA32_FEATURE_CONTROL: VMXON allowed outside SMX.
@@ -87,8 +92,10 @@ pub fn enter_root_operation(capabilities: &Capabilities) -> Result<(), Unfit> {
         } else if control & FEATURE_VMXON == 0 {
             return Err(Unfit::LockedByFirmware);
         }
-        register::set_cr0(capabilities.adjust_cr0(register::cr0()));
-        register::set_cr4(capabilities.adjust_cr4(register::cr4()) | CR4_VMXE | CR4_OSXSAVE);
+        let cr0 = capabilities.adjust_cr0(register::cr0());
+        register::set_cr0(cr0 & !(CR0_EM | CR0_TS));
+        let cr4 = capabilities.adjust_cr4(register::cr4());
+        register::set_cr4(cr4 | CR4_VMXE | CR4_OSXSAVE | CR4_OSFXSR);
     }
     let region = new_region(capabilities);
     // SAFETY: CR4.VMXE and FEATURE_CONTROL were just seen to; the frame is the processor's own

@@ -10,6 +10,7 @@ use vmx::{AccessRights, Field};
 use super::vmcs::read;
 use super::{Registers, Vp, nested::current_cpl};
 use crate::cpu::per_cpu;
+use crate::cpu::vector::LiveRegisters;
 
 /// CR0.PE.
 const CR0_PE: u64 = 1;
@@ -26,9 +27,10 @@ impl Vp {
         let caller = current_caller();
         let mut registers = call_registers(&self.registers);
         let partition = self.partition;
+        let memory = &partition.memory;
         let outcome = partition
             .hyperv
-            .hypercall(&caller, &registers, &partition.memory);
+            .hypercall(&caller, &registers, memory, &LiveRegisters);
         let result = match outcome {
             Outcome::Undefined => return self.inject_ud(),
             Outcome::Done(result) => result,
@@ -53,8 +55,8 @@ impl Vp {
                     return reply.success();
                 };
                 let (mut done, mut failure) = (0, None);
-                let ranges = list
-                    .elements(&self.partition.memory)
+                let mut ranges = list
+                    .elements(&self.partition.memory, &LiveRegisters)
                     .map_while(|range| match range {
                         Ok(range) => {
                             done += 1;
@@ -65,7 +67,9 @@ impl Vp {
                             None
                         }
                     });
-                self.flush_ranges(flush.root, ranges);
+                self.flush_ranges(flush.root, ranges.by_ref());
+                // Where nothing is cached the list has not been looked at.
+                ranges.for_each(drop);
                 match failure {
                     None => reply.success(),
                     Some(status) => reply.failure(status, done),

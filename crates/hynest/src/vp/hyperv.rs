@@ -28,6 +28,15 @@ impl ReadMemory<Gpa1> for L1Memory {
             Err(Unmapped)
         }
     }
+
+    #[inline]
+    fn read_words(&self, at: Gpa1, into: &mut [u64]) -> Result<(), Unmapped> {
+        if L1Memory::read_words(self, at, into) {
+            Ok(())
+        } else {
+            Err(Unmapped)
+        }
+    }
 }
 
 impl WriteMemory<Gpa1> for L1Memory {

@@ -72,6 +72,21 @@ impl L1Memory {
     word!(read_u32, u32);
     word!(read_u64, u64);
 
+    /// Copies naturally aligned words out; `false`, with nothing copied, when part of them is not
+    /// memory.
+    #[inline]
+    pub fn read_words(&self, address: Gpa1, to: &mut [u64]) -> bool {
+        let Some(from) = self.check(address, size_of_val(to) as u64, 8) else {
+            return false;
+        };
+        let from = pointer::<u64>(from);
+        for (i, word) in to.iter_mut().enumerate() {
+            // SAFETY: within the checked range, aligned; volatile as for single words.
+            *word = unsafe { from.add(i).read_volatile() };
+        }
+        true
+    }
+
     /// Copies bytes out; `false`, with nothing copied, when part of them is not memory.
     pub fn read(&self, address: Gpa1, to: &mut [u8]) -> bool {
         let Some(from) = self.check(address, to.len() as u64, 1) else {

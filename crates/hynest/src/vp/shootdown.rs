@@ -77,11 +77,18 @@ pub fn take_l1_flush(index: usize) -> bool {
     flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
 }
 
-/// This VP is about to run this context; before [`publish_entry`].
+/// This VP is about to run this context; before [`publish_entry`]. Returns whether it is another
+/// one than the last: its translations must go then.
 #[inline(always)]
-pub fn publish_context(index: usize, context: L2Context) {
-    CELLS[index].vm.store(context.vm, Ordering::Relaxed);
-    CELLS[index].vp.store(context.vp, Ordering::Relaxed);
+pub fn publish_context(index: usize, context: L2Context) -> bool {
+    let cell = &CELLS[index];
+    let is_other = cell.vm.load(Ordering::Relaxed) != context.vm
+        || cell.vp.load(Ordering::Relaxed) != context.vp;
+    if is_other {
+        cell.vm.store(context.vm, Ordering::Relaxed);
+        cell.vp.store(context.vp, Ordering::Relaxed);
+    }
+    is_other
 }
 
 /// Whether L2's translations on this VP's processor are to be flushed; the question is taken as
@@ -93,8 +100,8 @@ pub fn take_l2_flush(index: usize) -> bool {
 }
 
 /// Flushes L2's linear translations on the processors that run, or ran last, a context that
-/// `concerns` picks. A context that ran elsewhere before is flushed when it comes back there: its
-/// VMCS is then another one than the processor's last.
+/// `concerns` picks. A context that ran elsewhere before is flushed when it comes back there: it is
+/// then another one than the processor's last.
 pub fn flush_l2(own: usize, vps: usize, concerns: impl Fn(L2Context) -> bool) {
     let is_target = |index: usize| {
         let cell: &Cell = &CELLS[index];
@@ -108,7 +115,10 @@ pub fn flush_l2(own: usize, vps: usize, concerns: impl Fn(L2Context) -> bool) {
         CELLS[index].flush_l2.store(true, Ordering::SeqCst);
         targets |= 1 << index;
     }
-    shoot_down(own, vps, |index| targets >> index & 1 != 0);
+    // Most flushes of one processor's own translations end here.
+    if targets & !(1 << own) != 0 {
+        shoot_down(own, vps, |index| targets >> index & 1 != 0);
+    }
 }
 
 /// Waits until the VPs that `concerns` names, but for `own`, have left their guests since now.

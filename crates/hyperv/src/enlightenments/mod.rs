@@ -100,6 +100,9 @@ enlightenments! {
     /// SendSyntheticClusterIpi and its Ex form.
     Ipi = "ipi", offered, needs [],
         "one hypercall rather than an ICR write for each target";
+    /// Fast hypercalls whose input goes on in vector registers.
+    XmmInput = "xmm-input", offered, needs [],
+        "hypercall input of up to 112 bytes in registers";
     /// REENLIGHTENMENT_CONTROL, TSC_EMULATION_CONTROL and -STATUS.
     Reenlightenment = "reenlightenment", later, needs [FrequencyMsrs],
         "L1 learns that it was moved and the TSC's frequency changed";

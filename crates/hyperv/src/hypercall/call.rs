@@ -56,6 +56,7 @@ impl Definition {
     }
 
     /// The definition of the call of this code, if there is one.
+    #[inline]
     pub(super) fn of(code: CallCode) -> Option<&'static Self> {
         CALLS.iter().find(|call| call.code == code)
     }

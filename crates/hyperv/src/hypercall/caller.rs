@@ -35,6 +35,16 @@ pub struct Registers {
     pub r8: u64,
 }
 
+/// Words of 8 bytes that XMM0 to XMM5 hold.
+pub const XMM_WORDS: usize = 12;
+
+/// The vector registers of a caller: where the input of a fast call goes on that
+/// is longer than the general registers are (TLFS, "XMM Fast Hypercall Input").
+pub trait VectorRegisters {
+    /// XMM0 to XMM5, of each its low half first.
+    fn xmm(&self) -> [u64; XMM_WORDS];
+}
+
 /// `high`:`low` of 32 bits each.
 const fn pair(high: u64, low: u64) -> u64 {
     high << 32 | low & 0xFFFF_FFFF

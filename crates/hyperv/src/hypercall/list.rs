@@ -1,52 +1,36 @@
 //! The list of a rep call, read as it is worked off.
 
+use super::abi::GENERAL_WORDS;
+use super::caller::VectorRegisters;
 use crate::memory::{GuestAddress, ReadMemory};
-use core::fmt;
-use core::marker::PhantomData;
-use tlfs::hypercall::{GpaRange, GvaRange, Status};
+use tlfs::hypercall::{GpaRange, Status};
 
 /// Elements that are read at once.
 const CHUNK: usize = 16;
 
-/// What a list is of: a word with some meaning.
-pub trait Element: Sized {
-    /// The element that `word` stands for, if it stands for one.
-    fn from_word(word: u64) -> Option<Self>;
+/// Where a part of a call's input is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place<A> {
+    /// In the caller's memory.
+    Memory(A),
+    /// In its registers, from this word of the two general and six vector ones on.
+    Registers(u8),
 }
 
-impl Element for GvaRange {
-    fn from_word(word: u64) -> Option<Self> {
-        Some(Self::from_bits(word))
-    }
-}
-
-impl Element for GpaRange {
-    fn from_word(word: u64) -> Option<Self> {
-        let range = Self::from_bits(word);
-        let fits = range.start().checked_add(range.bytes() - 1).is_some();
-        (fits && word & range.reserved() == 0).then_some(range)
-    }
-}
-
-/// The elements of a rep call that are still to be done, in the caller's
-/// memory.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct List<A, T> {
-    at: A,
+/// The elements of a rep call that are still to be done, where the caller has
+/// put them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct List<A> {
+    at: Place<A>,
     start: u16,
     end: u16,
-    of: PhantomData<T>,
 }
 
-impl<A: GuestAddress, T> List<A, T> {
+impl<A: GuestAddress> List<A> {
     /// The elements from `start` to `end` of the list that begins at `at`.
-    pub(super) fn new(at: A, start: u16, end: u16) -> Self {
-        Self {
-            at,
-            start,
-            end,
-            of: PhantomData,
-        }
+    /// No call has its list in general registers.
+    pub(super) fn new(at: Place<A>, start: u16, end: u16) -> Self {
+        Self { at, start, end }
     }
 
     /// How many there are, at least one.
@@ -57,58 +41,64 @@ impl<A: GuestAddress, T> List<A, T> {
     /// Reads them one after the other. Each is read once; one that is no
     /// element, or that cannot be read, ends the list with an error, the
     /// status the call is to end with.
-    pub fn elements<'m, M: ReadMemory<A>>(&self, memory: &'m M) -> Elements<'m, A, T, M> {
+    pub fn elements<'m, M: ReadMemory<A>, V: VectorRegisters>(
+        &self,
+        memory: &'m M,
+        vectors: &'m V,
+    ) -> Elements<'m, A, M, V> {
         Elements {
-            list: List::new(self.at, self.start, self.end),
+            list: *self,
             memory,
+            vectors,
             words: [0; CHUNK],
             at: CHUNK,
         }
     }
 }
 
-impl<A: fmt::Debug, T> fmt::Debug for List<A, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "List({:?}, {}..{})", self.at, self.start, self.end)
-    }
-}
-
 /// The elements of a [`List`].
-pub struct Elements<'m, A, T, M> {
-    list: List<A, T>,
+pub struct Elements<'m, A, M, V> {
+    list: List<A>,
     memory: &'m M,
+    vectors: &'m V,
     words: [u64; CHUNK],
     /// The next of `words`; their number if they are used up.
     at: usize,
 }
 
-impl<A: GuestAddress, T: Element, M: ReadMemory<A>> Elements<'_, A, T, M> {
+impl<A: GuestAddress, M: ReadMemory<A>, V: VectorRegisters> Elements<'_, A, M, V> {
     fn refill(&mut self) -> Option<()> {
-        let mut bytes = [0; CHUNK * 8];
         let count = CHUNK.min(self.list.count().into());
-        let from = self.list.at.checked_add(u64::from(self.list.start) * 8)?;
-        self.memory.read(from, &mut bytes[..count * 8]).ok()?;
-        let (chunks, _) = bytes.as_chunks();
-        for (word, chunk) in self.words.iter_mut().zip(chunks) {
-            *word = u64::from_le_bytes(*chunk);
+        let words = &mut self.words[..count];
+        match self.list.at {
+            Place::Memory(at) => {
+                let from = at.checked_add(u64::from(self.list.start) * 8)?;
+                self.memory.read_words(from, words).ok()?;
+            }
+            Place::Registers(at) => {
+                let from = usize::from(at) + usize::from(self.list.start);
+                let first = from.checked_sub(GENERAL_WORDS)?;
+                let xmm = self.vectors.xmm();
+                words.copy_from_slice(xmm.get(first..first + count)?);
+            }
         }
         self.at = 0;
         Some(())
     }
 
-    fn take(&mut self) -> Result<T, Status> {
+    fn take(&mut self) -> Result<GpaRange, Status> {
         if self.at == CHUNK {
             self.refill().ok_or(Status::INVALID_HYPERCALL_INPUT)?;
         }
-        let element = T::from_word(self.words[self.at]).ok_or(Status::INVALID_PARAMETER)?;
+        let element = range(self.words[self.at]).ok_or(Status::INVALID_PARAMETER)?;
         self.at += 1;
         self.list.start += 1;
         Ok(element)
     }
 }
 
-impl<A: GuestAddress, T: Element, M: ReadMemory<A>> Iterator for Elements<'_, A, T, M> {
-    type Item = Result<T, Status>;
+impl<A: GuestAddress, M: ReadMemory<A>, V: VectorRegisters> Iterator for Elements<'_, A, M, V> {
+    type Item = Result<GpaRange, Status>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.list.start == self.list.end {
@@ -120,4 +110,11 @@ impl<A: GuestAddress, T: Element, M: ReadMemory<A>> Iterator for Elements<'_, A,
         }
         Some(element)
     }
+}
+
+/// The range that `word` stands for, if it stands for one.
+pub(super) fn range(word: u64) -> Option<GpaRange> {
+    let range = GpaRange::from_bits(word);
+    let fits = range.start().checked_add(range.bytes() - 1).is_some();
+    (fits && word & range.reserved() == 0).then_some(range)
 }

@@ -16,10 +16,10 @@ mod ipi;
 mod list;
 mod vp_set;
 
-pub use caller::{Caller, Mode, Registers};
-pub use flush::{AddressSpaces, FlushGuestPhysical, FlushVirtual};
+pub use caller::{Caller, Mode, Registers, VectorRegisters, XMM_WORDS};
+pub use flush::{FlushGuestPhysical, FlushVirtual};
 pub use ipi::SendIpi;
-pub use list::{Element, Elements, List};
+pub use list::{Elements, List};
 pub use vp_set::VpSet;
 
 use crate::enlightenments::Set;
@@ -56,7 +56,7 @@ pub enum Outcome<A> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request<A> {
     /// Forget translations of virtual addresses on some VPs.
-    FlushVirtual(FlushVirtual<A>),
+    FlushVirtual(FlushVirtual),
     /// Forget translations of L2's physical addresses on all VPs.
     FlushGuestPhysical(FlushGuestPhysical<A>),
     /// Send an interrupt to some VPs.
@@ -85,11 +85,13 @@ impl Reply {
 }
 
 /// Decodes a call of a guest that is offered `set`.
+#[inline]
 pub fn decode<A: GuestAddress>(
     set: Set,
     caller: &Caller,
     registers: &Registers,
     memory: &impl ReadMemory<A>,
+    vectors: &impl VectorRegisters,
 ) -> Outcome<A> {
     if !caller.may_call() {
         return Outcome::Undefined;
@@ -100,7 +102,7 @@ pub fn decode<A: GuestAddress>(
         rep_start: control.rep_start(),
         rep_count: control.rep_count(),
     };
-    match decode_call(set, control, caller.operands(registers), memory) {
+    match decode_call(set, control, caller.operands(registers), memory, vectors) {
         Ok(Some(request)) => Outcome::Perform(request, reply),
         Ok(None) => Outcome::Done(reply.success()),
         Err(Failure::Undefined) => Outcome::Undefined,
@@ -108,17 +110,19 @@ pub fn decode<A: GuestAddress>(
     }
 }
 
+#[inline]
 fn decode_call<A: GuestAddress>(
     set: Set,
     control: Control,
     operands: [u64; 2],
     memory: &impl ReadMemory<A>,
+    vectors: &impl VectorRegisters,
 ) -> Result<Option<Request<A>>, Failure> {
     let call = Definition::of(CallCode(control.code())).ok_or(Status::INVALID_HYPERCALL_CODE)?;
     if !set.has(call.needs) {
         return Err(Status::ACCESS_DENIED.into());
     }
-    let input = Input::read(call, control, operands, memory)?;
+    let input = Input::read(call, control, operands, set, memory, vectors)?;
     Ok(match call.what {
         // A VP has its processor to itself, so it yields to nobody by waiting.
         What::LongSpinWait => None,
@@ -140,12 +144,13 @@ impl Partition {
         caller: &Caller,
         registers: &Registers,
         memory: &impl ReadMemory<Gpa1>,
+        vectors: &impl VectorRegisters,
     ) -> Outcome<Gpa1> {
         let set = self.config.enlightenments;
         if set.is_empty() || self.guest_os_id.load(Ordering::Relaxed) == 0 {
             return Outcome::Undefined;
         }
-        decode(set, caller, registers, memory)
+        decode(set, caller, registers, memory, vectors)
     }
 }
 

@@ -12,8 +12,8 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
 use super::{Kind, Tally};
 use crate::paths::{self, Paths};
 
-/// Functions whose very duty is with these registers; none at present.
-const ALLOWED: &[&str] = &[];
+/// Functions whose very duty is with these registers: `store_guest_xmm` reads a guest's for a fast hypercall.
+const ALLOWED: &[&str] = &["store_guest_xmm"];
 
 /// Builds the image and checks it.
 pub fn run(paths: &Paths, tally: &mut Tally) {

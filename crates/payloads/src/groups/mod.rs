@@ -5,6 +5,7 @@ mod ept;
 mod evmcs;
 mod exits;
 mod hostile;
+mod hypercalls;
 mod platform;
 mod vmx;
 
@@ -18,5 +19,6 @@ pub const ALL: &[Group] = &[
     exits::GROUP,
     ept::GROUP,
     evmcs::GROUP,
+    hypercalls::GROUP,
     hostile::GROUP,
 ];

@@ -1,11 +1,9 @@
 //! Direct virtual flush: L2's flush hypercalls, answered by L0 without an exit to L1 (TLFS, "Direct
 //! Virtual Flush").
 
-use addr::{Gpa1, Gpa2};
+use addr::{Gpa1, Gpa2, PAGE_SIZE};
 use hyperv::enlightenments::{Enlightenment, Set};
-use hyperv::hypercall::{
-    self, Caller, DIRECT_FLUSHES, Mode, Outcome, Registers as CallRegisters, Request,
-};
+use hyperv::hypercall::{self, DIRECT_FLUSHES, Mode, Outcome, Request};
 use hyperv::memory::{ReadMemory, Unmapped};
 use nested::ExitInfo;
 use nested::ept;
@@ -16,10 +14,12 @@ use vmx::ept::{Access, EptCapabilities, Eptp};
 use super::super::memory::L1Memory;
 use super::super::{Registers, Vp, hypercalls, shootdown};
 use super::read_assist;
+use crate::cpu::vector::LiveRegisters;
 
-/// What an L2 whose L1 delegates its flushes is offered: those alone.
+/// What an L2 whose L1 delegates its flushes is offered: those, in each of their forms.
 const OFFERED: Set = Set::NONE
     .with(Enlightenment::Base)
+    .with(Enlightenment::XmmInput)
     .with(Enlightenment::TlbFlush);
 
 /// The exit that follows a flush while L1 holds L2's TLB locked: HV_VMX_SYNTHETIC_EXIT_REASON_TRAP_
@@ -33,52 +33,85 @@ struct L2Memory<'a> {
     l1: &'a L1Memory,
 }
 
-impl ReadMemory<Gpa2> for L2Memory<'_> {
-    fn read(&self, at: Gpa2, into: &mut [u8]) -> Result<(), Unmapped> {
-        // The parameters of a hypercall do not cross a page.
-        let last = at.checked_add(into.len() as u64).ok_or(Unmapped)?;
-        if at.page_offset() as usize + into.len() > addr::PAGE_SIZE as usize || last < at {
+impl L2Memory<'_> {
+    /// Where `bytes` bytes of one page are.
+    #[inline]
+    fn locate(&self, at: Gpa2, bytes: u64) -> Result<Gpa1, Unmapped> {
+        if at.page_offset() + bytes > PAGE_SIZE {
             return Err(Unmapped);
         }
-        let address = match self.eptp12 {
-            Some(eptp) => {
-                ept::walk(eptp, &self.offered, self.l1, at, Access::READ)
-                    .map_err(|_| Unmapped)?
-                    .address
-            }
-            None => Gpa1::new(at.raw()),
-        };
-        ReadMemory::read(self.l1, address, into)
+        match self.eptp12 {
+            Some(eptp) => ept::walk(eptp, &self.offered, self.l1, at, Access::READ)
+                .map(|found| found.address)
+                .map_err(|_| Unmapped),
+            None => Ok(Gpa1::new(at.raw())),
+        }
+    }
+}
+
+impl ReadMemory<Gpa2> for L2Memory<'_> {
+    fn read(&self, at: Gpa2, into: &mut [u8]) -> Result<(), Unmapped> {
+        let at = self.locate(at, into.len() as u64)?;
+        ReadMemory::read(self.l1, at, into)
+    }
+
+    #[inline]
+    fn read_words(&self, at: Gpa2, into: &mut [u64]) -> Result<(), Unmapped> {
+        let at = self.locate(at, size_of_val(into) as u64)?;
+        ReadMemory::read_words(self.l1, at, into)
     }
 }
 
 impl Vp {
-    /// A VMCALL of L2, whose VMCS is current: performs it if L1 delegates it. Returns whether it
+    /// A VMCALL of L2, whose VMCS is current: answers it if L1 delegates it. Returns whether it
     /// did; the call is L1's otherwise.
+    #[inline(never)]
     pub fn direct_flush(&mut self) -> bool {
-        let offered = self.partition.hyperv.config().enlightenments;
-        if !offered.has(Enlightenment::DirectFlush) {
-            return false;
-        }
         let words = self.nested.logic.enlightenments();
         if !words.control.nested_flush_hypercall() {
             return false;
         }
+        let offered = self.partition.hyperv.config().enlightenments;
         let delegated = read_assist(self.nested.assist.as_ref())
             .is_some_and(|assist| assist.control.direct_hypercall());
+        if !delegated || !offered.has(Enlightenment::DirectFlush) {
+            return false;
+        }
         let caller = hypercalls::current_caller();
         let code = match caller.mode {
             Mode::Long => self.registers.0[Registers::RCX],
             _ => self.registers.0[Registers::RAX],
         };
-        if !delegated || !DIRECT_FLUSHES.contains(&CallCode(code as u16)) {
+        if !DIRECT_FLUSHES.contains(&CallCode(code as u16)) {
             return false;
         }
-        let mut registers = hypercalls::call_registers(&self.registers);
-        let Some(mut result) = self.perform_direct_flush(&caller, &registers, words.vm_id) else {
-            return false;
+        let partition = self.partition;
+        let memory = L2Memory {
+            eptp12: self.nested.logic.ept_pointer().map(Eptp::from_raw),
+            offered: self.nested.ept_offered,
+            l1: &partition.memory,
         };
-        let lock = self.partition.memory.read_u32(words.partition_assist);
+        let mut registers = hypercalls::call_registers(&self.registers);
+        let outcome =
+            hypercall::decode::<Gpa2>(OFFERED, &caller, &registers, &memory, &LiveRegisters);
+        let mut result = match outcome {
+            Outcome::Perform(Request::FlushVirtual(flush), reply) => {
+                // All translations of a processor of L2's go: more than is asked for, never less.
+                let (vm, targets) = (words.vm_id, &flush.targets);
+                shootdown::flush_l2(self.index, partition.inboxes.len(), |context| {
+                    context.vm == vm && targets.contains(context.vp)
+                });
+                reply.success()
+            }
+            Outcome::Done(result) => result,
+            // Not from privileged code of protected mode. The codes that lead here decode to
+            // nothing else that could be performed.
+            Outcome::Undefined | Outcome::Perform(..) => {
+                self.inject_ud();
+                return true;
+            }
+        };
+        let lock = partition.memory.read_u32(words.partition_assist);
         if lock.is_none() {
             result = ResultWord::status_only(Status::INVALID_HYPERCALL_INPUT);
         }
@@ -93,49 +126,21 @@ impl Vp {
         true
     }
 
-    /// `None` where L1 had better answer: the call is malformed, or its input lies in a page that
-    /// EPT 12 does not map yet and L1 can still find.
-    fn perform_direct_flush(
-        &mut self,
-        caller: &Caller,
-        registers: &CallRegisters,
-        vm: u64,
-    ) -> Option<ResultWord> {
-        let partition = self.partition;
-        let memory = L2Memory {
-            eptp12: self.nested.logic.ept_pointer().map(Eptp::from_raw),
-            offered: EptCapabilities::from_msr(
-                partition.offered.ept_vpid,
-                self.nested.logic.config().physical_bits,
-            ),
-            l1: &partition.memory,
-        };
-        match hypercall::decode::<Gpa2>(OFFERED, caller, registers, &memory) {
-            Outcome::Undefined | Outcome::Done(_) => None,
-            Outcome::Perform(Request::FlushVirtual(flush), reply) => {
-                // All translations of a processor of L2's go: more than is asked for, never less.
-                let targets = flush.targets;
-                shootdown::flush_l2(self.index, partition.inboxes.len(), |context| {
-                    context.vm == vm && targets.contains(context.vp)
-                });
-                Some(reply.success())
-            }
-            // The codes that lead here decode to nothing else.
-            Outcome::Perform(..) => None,
-        }
-    }
-
     /// Tells other processors which of L1's virtual processors this one is about to run.
+    ///
+    /// What this processor holds of L2's translations is always of the context that it has
+    /// published: L1 may let two contexts share a VPID, or rename one, and whoever flushes a
+    /// context looks for it by its name.
     #[inline(always)]
     pub fn publish_l2_context(&self) {
         let words = self.nested.logic.enlightenments();
-        shootdown::publish_context(
-            self.index,
-            shootdown::L2Context {
-                vm: words.vm_id,
-                vp: words.vp_id,
-            },
-        );
+        let context = shootdown::L2Context {
+            vm: words.vm_id,
+            vp: words.vp_id,
+        };
+        if shootdown::publish_context(self.index, context) {
+            super::flush_vpid02();
+        }
     }
 
     /// Forgets L2's linear translations on this processor if an L2 has asked for it.

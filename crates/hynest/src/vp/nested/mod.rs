@@ -18,6 +18,7 @@ use hyperv::assist::AssistSnapshot;
 use nested::access::Page;
 use nested::ept::VpView;
 use nested::{Config, Dirty, L0Policy, Nested};
+use vmx::ept::EptCapabilities;
 use vmx::instructions as vt;
 use vmx::{Field, PrimaryControls};
 
@@ -42,6 +43,8 @@ pub struct NestedVp {
     /// The MSR bitmap that VMCS 02 uses.
     bitmap: Bitmap02,
     policy: L0Policy,
+    /// What L1 may use in its EPTs.
+    ept_offered: EptCapabilities,
     /// The VP assist page, where L1 has enabled one.
     assist: Option<L1Page>,
     /// The enlightened VMCS that L2 runs on or ran on last, mapped.
@@ -62,11 +65,13 @@ impl NestedVp {
     /// For a VP outside of VMX operation. Leaves VMCS 02 current; the caller makes VMCS 01 so.
     pub fn new(partition: &Partition, stack: u64) -> Self {
         let bitmap = Bitmap02::new();
+        let physical_bits = super::cpuid::physical_address_bits().into();
         Self {
             logic: Nested::new(Config {
                 caps: partition.offered,
-                physical_bits: super::cpuid::physical_address_bits().into(),
+                physical_bits,
             }),
+            ept_offered: EptCapabilities::from_msr(partition.offered.ept_vpid, physical_bits),
             vmcs02: vmcs02::create(partition, stack),
             launched02: false,
             view: partition.shadows.lock().view(),

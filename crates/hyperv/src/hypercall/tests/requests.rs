@@ -1,9 +1,10 @@
 //! What the calls' parameters mean.
 
+use super::list::range;
 use super::*;
 use addr::Gpa2;
 use std::vec::Vec;
-use tlfs::hypercall::{GpaRange, GvaRange};
+use tlfs::hypercall::GpaRange;
 
 #[test]
 fn vectors_and_trust_levels_of_ipis() {
@@ -80,34 +81,29 @@ fn ipis_to_sets() {
     );
 }
 
-fn flush(control: u64, input: &[u64]) -> (FlushVirtual<Gpa1>, Ram) {
+fn flush(control: u64, input: &[u64]) -> VpSet {
     match request(control, input) {
-        (Request::FlushVirtual(flush), _, ram) => (flush, ram),
+        (Request::FlushVirtual(flush), ..) => flush.targets,
         (other, ..) => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn flags_of_virtual_flushes() {
-    let (one, _) = flush(2, &[0x1234_5000, 0, 6]);
-    assert_eq!(one.spaces, AddressSpaces::One(0x1234_5000));
-    assert_eq!(one.targets, VpSet::mask(6));
-    assert!(!one.keep_global && one.ranges.is_none());
-    let (all, _) = flush(2, &[0x1234_5000, 7, 6]);
-    assert_eq!((all.spaces, all.targets), (AddressSpaces::All, VpSet::ALL));
-    assert!(all.keep_global);
+    assert_eq!(flush(2, &[0x1234_5000, 0, 6]), VpSet::mask(6));
+    assert_eq!(flush(2, &[0x1234_5000, 7, 6]), VpSet::ALL);
     assert_eq!(
-        flush(2, &[0, 0, 0]).0.targets,
+        flush(2, &[0, 0, 0]),
         VpSet::ALL,
         "an empty mask is everyone"
     );
     assert_eq!(
-        flush(0x13, &[0, 0, 0, 0]).0.targets,
+        flush(0x13, &[0, 0, 0, 0]),
         VpSet::NONE,
         "an empty set is nobody"
     );
-    assert_eq!(flush(0x13, &[0, 1, 0, 0]).0.targets, VpSet::ALL);
-    for flags in [8, 16, 1 << 63] {
+    assert_eq!(flush(0x13, &[0, 1, 0, 0]), VpSet::ALL);
+    for flags in [16, 1 << 63] {
         assert_eq!(status(slow(2, &[0, flags, 1]).0), Status::INVALID_PARAMETER);
         assert_eq!(
             status(slow(0x13, &[0, flags, 1, 0]).0),
@@ -120,27 +116,23 @@ fn flags_of_virtual_flushes() {
         status(slow(list, &[0, 4, 1, 0]).0),
         Status::INVALID_PARAMETER
     );
+    // Ranges of large pages are ranges.
+    let large = 0x4000_0000 | 1 << 11 | 3;
+    assert_eq!(flush(list, &[0, 8, 5, large]), VpSet::mask(5));
+    assert_eq!(flush(0x14 | 1 << 32, &[0, 8, 1, 0, large]), VpSet::ALL);
 }
 
 #[test]
-fn lists_of_virtual_addresses_begin_after_the_banks() {
-    let words: Vec<u64> = (1..=40).map(|n| n << 12 | n).collect();
+fn lists_of_virtual_addresses_come_after_the_banks() {
     let mut input = Vec::from([0x1000, 0, 0, 0b11, 1, 2]);
-    input.extend(&words);
+    input.extend((1..=40).map(|n| n << 12 | n));
     // 40 elements, of which the first 3 are done.
-    let (list, ram) = flush(0x14 | 2 << 17 | 40 << 32 | 3 << 48, &input);
-    assert_eq!(list.targets.iter(128).collect::<Vec<_>>(), [0, 65]);
-    let ranges = list.ranges.unwrap();
-    assert_eq!(ranges.count(), 37);
-    let read: Vec<u64> = ranges
-        .elements(&ram)
-        .map(|range| range.unwrap().into_bits())
-        .collect();
-    assert_eq!(read, words[3..]);
-    assert_eq!(
-        GvaRange::from_word(u64::MAX),
-        Some(GvaRange::from_bits(u64::MAX))
-    );
+    let (request, reply, _) = request(0x14 | 2 << 17 | 40 << 32 | 3 << 48, &input);
+    let Request::FlushVirtual(flush) = request else {
+        panic!("{request:?}");
+    };
+    assert_eq!(flush.targets.iter(128).collect::<Vec<_>>(), [0, 65]);
+    assert_eq!(reply.success().into_bits(), 40 << 32);
 }
 
 #[test]
@@ -156,7 +148,7 @@ fn lists_of_physical_addresses() {
         Gpa1::new(0x9000),
         "the root's page, without EPTP attributes"
     );
-    let mut elements = ranges.unwrap().elements(&ram);
+    let mut elements = ranges.unwrap().elements(&ram, &ELSEWHERE);
     assert_eq!(elements.next(), Some(Ok(GpaRange::from_bits(good))));
     assert_eq!(elements.next(), Some(Err(Status::INVALID_PARAMETER)));
     assert_eq!(elements.next(), None);
@@ -171,17 +163,14 @@ fn lists_of_physical_addresses() {
 
 #[test]
 fn a_range_does_not_wrap() {
-    assert!(GpaRange::from_word(!0xFFF | 0x7FF & !0x800).is_none());
+    assert!(range(!0xFFF | 0x7FF & !0x800).is_none());
+    assert!(range(0xFFFF_FFFF_FFFF_F000).is_some(), "the last page");
+    assert!(range(0xFFFF_FFFF_FFFF_F001).is_none());
     assert!(
-        GpaRange::from_word(0xFFFF_FFFF_FFFF_F000).is_some(),
-        "the last page"
-    );
-    assert!(GpaRange::from_word(0xFFFF_FFFF_FFFF_F001).is_none());
-    assert!(
-        GpaRange::from_word(0xFFFF_FFFF_FFE0_0800).is_some(),
+        range(0xFFFF_FFFF_FFE0_0800).is_some(),
         "the last large page"
     );
-    assert!(GpaRange::from_word(0xFFFF_FFFF_FFE0_0801).is_none());
+    assert!(range(0xFFFF_FFFF_FFE0_0801).is_none());
 }
 
 #[test]
@@ -193,12 +182,11 @@ fn l2_calls_are_decoded_with_its_own_addresses() {
         rdx: AT,
         ..Registers::default()
     };
-    let outcome: Outcome<Gpa2> = decode(EVERY, &KERNEL, &registers, &ram);
+    let outcome: Outcome<Gpa2> = decode(EVERY, &KERNEL, &registers, &ram, &ELSEWHERE);
     let Outcome::Perform(Request::FlushVirtual(flush), _) = outcome else {
         panic!("{outcome:?}")
     };
-    let first = flush.ranges.unwrap().elements(&ram).next();
-    assert_eq!(first, Some(Ok(GvaRange::from_bits(0x5000))));
+    assert_eq!(flush.targets, VpSet::mask(3));
     assert!(DIRECT_FLUSHES.contains(&CallCode(KERNEL.control(&registers).code())));
     assert!(
         DIRECT_FLUSHES
