@@ -13,3 +13,4 @@ pub mod rtc;
 pub mod string;
 pub mod tsc;
 pub mod vector;
+pub mod xsave;

@@ -7,7 +7,7 @@ use vmx::{Field, SecondaryControls};
 
 use super::vmcs::read;
 use super::{Registers, Vp};
-use crate::cpu::register;
+use crate::cpu::{register, xsave};
 
 /// CR4.OSXSAVE.
 const CR4_OSXSAVE: u64 = 1 << 18;
@@ -50,7 +50,7 @@ fn hardware(leaf: u32, subleaf: u32) -> platform::cpuid::Registers {
     platform::cpuid::Registers { eax, ebx, ecx, edx }
 }
 
-/// What L1 sees of this processor's CPUID.
+/// What L1 sees of the CPUID of this processor, which is in root operation and runs no guest yet.
 pub fn policy(vps: usize, secondary: SecondaryControls, tsc_hz: u64) -> CpuidPolicy {
     CpuidPolicy::new(
         hardware,
@@ -62,10 +62,7 @@ pub fn policy(vps: usize, secondary: SecondaryControls, tsc_hz: u64) -> CpuidPol
             rdtscp: secondary.contains(SecondaryControls::ENABLE_RDTSCP),
             invpcid: secondary.contains(SecondaryControls::ENABLE_INVPCID),
             xsaves: secondary.contains(SecondaryControls::ENABLE_XSAVES),
-            // Symptom: a Linux that uses AVX under Bochs finds the upper halves of YMM registers
-            // zeroed now and then. L0 touches no extended state; the cause is not found yet, and
-            // may be the emulator's XSAVE. Without AVX there are no such halves.
-            avx: false,
+            xsavec: xsave::xsavec_is_sound(),
             tsc_hz: tsc_hz as u32,
         },
     )

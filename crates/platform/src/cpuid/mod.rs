@@ -48,8 +48,8 @@ pub struct Config {
     pub invpcid: bool,
     /// Whether VMCS 01 has "enable XSAVES/XRSTORS".
     pub xsaves: bool,
-    /// Whether L1 gets AVX and AVX-512.
-    pub avx: bool,
+    /// Whether XSAVEC and XSAVES store what XRSTOR restores, as an emulator's need not.
+    pub xsavec: bool,
     /// The TSC's rate in Hz, which is the APIC timer's too: leaf 0x15.
     pub tsc_hz: u32,
 }

@@ -9,7 +9,7 @@ fn config(vps: u32) -> Config {
         rdtscp: true,
         invpcid: true,
         xsaves: true,
-        avx: true,
+        xsavec: true,
         tsc_hz: 100_000_000,
     }
 }
@@ -164,7 +164,7 @@ fn controls_gate_their_instructions() {
         rdtscp: false,
         invpcid: false,
         xsaves: false,
-        avx: true,
+        xsavec: true,
         tsc_hz: 100_000_000,
         invariant_tsc: false,
         ..config(1)
@@ -335,18 +335,18 @@ proptest! {
 }
 
 #[test]
-fn without_avx_nothing_of_it_shows() {
+fn without_a_sound_xsavec_the_standard_form_stays() {
     let config = Config {
-        avx: false,
+        xsavec: false,
         ..config(1)
     };
     let policy = CpuidPolicy::new(everything, &config);
-    assert_eq!(policy.xcr0_supported(), 3);
-    assert!(policy.check_xcr0(3).is_ok() && policy.check_xcr0(7).is_err());
-    // AVX, FMA and F16C of leaf 1; AVX2 and AVX512F of leaf 7.
-    assert_eq!(
-        policy.query(1, 0, &vp(0)).ecx & (1 << 28 | 1 << 12 | 1 << 29),
-        0
-    );
-    assert_eq!(policy.query(7, 0, &vp(0)).ebx & (1 << 5 | 1 << 16), 0);
+    let view = VpView { xcr0: 7, ..vp(0) };
+    // XSAVEOPT and XGETBV with ECX = 1; no size of a form that nothing stores.
+    let instructions = policy.query(0xD, 1, &view);
+    assert_eq!((instructions.eax, instructions.ebx), (1 | 1 << 2, 0));
+    assert!(!policy.has_xsaves());
+    assert_eq!(policy.xcr0_supported(), 0xE7);
+    assert_eq!(policy.query(0xD, 0, &view).ebx, 832);
+    assert_eq!(policy.query(1, 0, &vp(0)).ecx >> 28 & 1, 1, "AVX");
 }

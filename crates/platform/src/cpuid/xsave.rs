@@ -39,9 +39,6 @@ impl Xsave {
     pub(super) fn new(host: impl Fn(u32) -> Registers, config: &Config) -> Self {
         let main = host(0);
         let mut supported = (u64::from(main.edx) << 32 | u64::from(main.eax)) & ALLOWED;
-        if !config.avx {
-            supported &= !(AVX | AVX512);
-        }
         if supported & AVX == 0 || supported & AVX512 != AVX512 {
             supported &= !AVX512;
         }
@@ -58,10 +55,16 @@ impl Xsave {
                 };
             }
         }
-        let control = if config.xsaves { XSAVES } else { 0 };
+        let mut instructions = INSTRUCTIONS | XSAVES;
+        if !config.xsaves {
+            instructions &= !XSAVES;
+        }
+        if !config.xsavec {
+            instructions &= !(XSAVEC | XSAVES);
+        }
         Self {
             supported,
-            instructions: host(1).eax & (INSTRUCTIONS | control),
+            instructions: host(1).eax & instructions,
             components,
         }
     }

@@ -24,7 +24,7 @@ fn policy(leaf_7_edx: u32, extended: bool) -> MsrPolicy {
         rdtscp: extended,
         invpcid: true,
         xsaves: extended,
-        avx: true,
+        xsavec: true,
         tsc_hz: 100_000_000,
     };
     let host_msrs = HostMsrs {

@@ -1,9 +1,7 @@
 //! CPUID against what can be done, and MSRs that are none.
 
-use core::arch::asm;
-
 use crate::rt::cpu::{self, CR4_OSXSAVE};
-use crate::rt::fault::{Fault, attempt};
+use crate::rt::fault::Fault;
 use crate::rt::harness::Check;
 
 /// Leaves that must agree with each other and with control registers.
@@ -94,77 +92,6 @@ pub fn consistency(check: &Check) {
             Err(Fault::GP),
         );
     }
-}
-
-fn xsetbv(value: u64) -> Result<(), Fault> {
-    attempt(|| {
-        // SAFETY: a refused value faults into `attempt`.
-        unsafe {
-            asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32)
-        }
-    })
-}
-
-/// Leaf 0xD against XCR0.
-pub fn xsave(check: &Check) {
-    if cpu::cpuid(1, 0)[2] >> 26 & 1 == 0 {
-        return check.skip("all", "no XSAVE");
-    }
-    check.equal("xsetbv without OSXSAVE", xsetbv(1), Err(Fault::UD));
-    let _ = cpu::set_cr4(cpu::cr4() | CR4_OSXSAVE);
-    let d = cpu::cpuid(0xd, 0);
-    let offered = u64::from(d[0]) | u64::from(d[3]) << 32;
-    check.equal("x87 and SSE are offered", offered & 3, 3);
-    check.equal("x87 must stay", xsetbv(0), Err(Fault::GP));
-    check.equal("AVX without SSE", xsetbv(5), Err(Fault::GP));
-    for bit in 0..63 {
-        if offered >> bit & 1 == 0 {
-            check.equal(
-                format_args!("component {bit}, not offered"),
-                xsetbv(1 | 1 << bit),
-                Err(Fault::GP),
-            );
-        }
-    }
-    let mut largest = 576;
-    for component in 2..63u32 {
-        if offered >> component & 1 == 0 {
-            continue;
-        }
-        let [size, offset, flags, _] = cpu::cpuid(0xd, component);
-        check.that(
-            format_args!("component {component} has a place"),
-            size > 0 && (offset >= 576 || flags & 1 != 0),
-            format_args!("{size} bytes at {offset}"),
-        );
-        largest = largest.max(offset + size);
-        // AVX-512's three go together, as do MPX's two, and all want AVX and SSE.
-        let with = if (5..8).contains(&component) {
-            0xe7
-        } else if component == 3 || component == 4 {
-            0x1b
-        } else {
-            3 | 1 << component
-        };
-        if with & !offered == 0 {
-            check.equal(
-                format_args!("component {component} can be enabled"),
-                xsetbv(with),
-                Ok(()),
-            );
-            let size = cpu::cpuid(0xd, 0)[1];
-            check.that(
-                "the area grows",
-                size >= offset + cpu::cpuid(0xd, component)[0],
-                format_args!("{size}"),
-            );
-        }
-    }
-    check.equal("the largest area", cpu::cpuid(0xd, 0)[2], largest);
-    check.equal("SSE alone", xsetbv(3), Ok(()));
-    check.equal("its area", cpu::cpuid(0xd, 0)[1], 576);
-    check.equal("back to x87", xsetbv(1), Ok(()));
-    let _ = cpu::set_cr4(cpu::cr4() & !CR4_OSXSAVE);
 }
 
 /// MSRs that are none give #GP, for reading and writing.

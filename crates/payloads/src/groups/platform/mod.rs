@@ -6,6 +6,7 @@ mod devices;
 mod hyperv;
 mod processors;
 mod timers;
+mod xsave;
 
 use crate::rt::harness::{Group, Test};
 use crate::vm;
@@ -53,7 +54,11 @@ pub const GROUP: Group = Group {
         },
         Test {
             name: "xsave",
-            run: cpuid::xsave,
+            run: xsave::components,
+        },
+        Test {
+            name: "xsave-forms",
+            run: xsave::forms,
         },
         Test {
             name: "msrs",
