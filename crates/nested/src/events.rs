@@ -37,8 +37,8 @@ pub fn requeue<V: Vmcs>(vmcs02: &mut V, nmi_unblocked: bool) {
         let length = vmcs02.read(Field::EXIT_INSTRUCTION_LENGTH);
         vmcs02.write(Field::ENTRY_INSTRUCTION_LENGTH, length);
     }
-    let info = info.raw() & !InterruptionInfo::ENTRY_RESERVED;
-    vmcs02.write(Field::ENTRY_INTERRUPTION_INFO, info.into());
+    let info = info.for_entry();
+    vmcs02.write(Field::ENTRY_INTERRUPTION_INFO, info.raw().into());
 }
 
 fn set_nmi_blocking<V: Vmcs>(vmcs02: &mut V, blocked: bool) {

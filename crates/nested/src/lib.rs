@@ -22,6 +22,7 @@ pub mod checks;
 pub mod cr;
 pub mod ept;
 pub mod events;
+pub mod exceptions;
 pub mod insn;
 pub mod io_bitmap;
 pub mod msr_bitmap;

@@ -153,6 +153,12 @@ impl InterruptionInfo {
         self.0 & (Self::VALID | 0x700) == Self::VALID | 0x200
     }
 
+    /// The same event as VM entry takes it for injection: without what only exits tell.
+    #[inline]
+    pub const fn for_entry(self) -> Self {
+        Self(self.0 & !Self::ENTRY_RESERVED)
+    }
+
     /// Whether the event is the valid hardware exception `vector`.
     #[inline]
     pub const fn is_exception(self, vector: u8) -> bool {

@@ -38,9 +38,34 @@ macro_rules! write_control_register {
 read_control_register!(cr0, "cr0");
 read_control_register!(cr2, "cr2");
 read_control_register!(cr4, "cr4");
+read_control_register!(dr6, "dr6");
 write_control_register!(set_cr0, "cr0");
 write_control_register!(set_cr2, "cr2");
 write_control_register!(set_cr4, "cr4");
+write_control_register!(set_dr6, "dr6");
+
+/// The debug registers that VM entry and exit do not switch, as INIT leaves them: DR0 to DR3, DR6.
+///
+/// # Safety
+/// They are a guest's that is being reset; L0 itself uses none.
+pub unsafe fn reset_debug() {
+    /// DR6 after INIT: no condition met.
+    const DR6: u64 = 0xFFFF_0FF0;
+    // SAFETY: the caller's promise; at CPL 0 with DR7.GD clear, as exits leave it, these do not
+    // fault.
+    unsafe {
+        asm!(
+            "mov dr0, {zero}",
+            "mov dr1, {zero}",
+            "mov dr2, {zero}",
+            "mov dr3, {zero}",
+            "mov dr6, {dr6}",
+            zero = in(reg) 0u64,
+            dr6 = in(reg) DR6,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+}
 
 /// CPUID of a leaf and sub-leaf: EAX, EBX, ECX, EDX.
 #[inline]

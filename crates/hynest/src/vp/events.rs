@@ -6,7 +6,7 @@ use vmx::{EventType, Field, Interruptibility, InterruptionInfo, PrimaryControls}
 
 use super::vmcs::{self, modify, read, write};
 use super::{Activity, Vp, vmcs01};
-use crate::cpu::{idle, tsc};
+use crate::cpu::{idle, register, tsc};
 use crate::fatal::{self, End};
 
 /// RFLAGS.IF.
@@ -76,6 +76,11 @@ impl Vp {
         self.nmi_pending = false;
         self.registers = Default::default();
         self.registers.set_rdx(self.partition.cpu_signature);
+        // SAFETY: CR2 and the debug registers are L1's: L0's own code uses none of them.
+        unsafe {
+            register::set_cr2(0);
+            register::reset_debug();
+        }
         self.activity = Activity::WaitForStartup;
     }
 
@@ -130,9 +135,19 @@ impl Vp {
         self.attention = true;
     }
 
-    /// Whether something waits that L1 takes whatever it runs: what ends an idle sleep.
+    /// Whether something waits that ends HLT of the guest whose VMCS is current: an event that it
+    /// takes, or that takes it away from L2.
     fn is_woken(&self) -> bool {
-        self.nmi_pending || self.apic.pending().is_some()
+        let is_in_l2 = self.nested.is_in_l2();
+        let (nmi_exits, interrupt_exits) = self.nested.l1_takes_events();
+        let is_enabled = || read(Field::GUEST_RFLAGS) & RFLAGS_IF != 0;
+        let blocking =
+            Interruptibility::from_bits_retain(read(Field::GUEST_INTERRUPTIBILITY) as u32);
+        (is_in_l2 && self.init_pending)
+            || (self.nmi_pending && (nmi_exits || !blocking.contains(Interruptibility::NMI)))
+            || (self.apic.pending().is_some() && (interrupt_exits || is_enabled()))
+            // A single step over the HLT itself.
+            || read(Field::GUEST_PENDING_DEBUG_EXCEPTIONS) != 0
     }
 
     /// Sleeps until the VP has something to run for.
@@ -148,6 +163,7 @@ impl Vp {
                 Activity::Running => false,
                 Activity::WaitForStartup => true,
                 Activity::Halted => !self.is_woken(),
+                Activity::Idle => !self.nmi_pending && self.apic.pending().is_none(),
             };
             if !asleep {
                 self.activity = Activity::Running;
@@ -236,7 +252,7 @@ impl Vp {
             return self.reflect_exception(14, Some(fault.error), fault.address.raw());
         }
         // SAFETY: CR2 is L1's: L0's own code takes no page faults, and VMX does not switch it.
-        unsafe { crate::cpu::register::set_cr2(fault.address.raw()) };
+        unsafe { register::set_cr2(fault.address.raw()) };
         self.inject_exception(14, Some(fault.error));
     }
 }

@@ -1,7 +1,7 @@
 //! The exits of a VP, and what is done before each entry.
 
 use platform::counters::Counter;
-use vmx::{BasicExitReason, CrAccess, ExitReason, Field, InterruptionInfo, IoAccess};
+use vmx::{BasicExitReason, CrAccess, ExitReason, Field, IoAccess};
 
 use super::entry::Entry;
 use super::shootdown::{publish_entry, publish_exit};
@@ -190,16 +190,6 @@ impl Vp {
             | BasicExitReason::IoSmi
             | BasicExitReason::OtherSmi => {}
             other => panic!("L0 asked for no exit of kind {other:?} from L1"),
-        }
-    }
-
-    /// An NMI is a kick: L0 intercepts no exceptions of L1.
-    pub fn exception_exit(&mut self) {
-        let info = InterruptionInfo::from_raw(read(Field::EXIT_INTERRUPTION_INFO) as u32);
-        if info.is_nmi() {
-            self.take_nmi();
-        } else {
-            panic!("L0 asked for no exit by exception {}", info.vector());
         }
     }
 

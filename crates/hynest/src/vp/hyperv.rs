@@ -72,7 +72,7 @@ impl Vp {
         {
             Read::Value(value) => Ok(value),
             Read::Idle => {
-                self.activity = Activity::Halted;
+                self.activity = Activity::Idle;
                 self.attention = true;
                 Ok(0)
             }

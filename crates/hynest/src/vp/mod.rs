@@ -4,6 +4,7 @@ mod control_register;
 mod cpuid;
 mod entry;
 mod events;
+mod exceptions;
 mod exits;
 mod hardware;
 mod hypercalls;
@@ -77,6 +78,8 @@ pub enum Activity {
     Running,
     /// It has executed HLT.
     Halted,
+    /// It has read HV_X64_MSR_GUEST_IDLE, which any interrupt ends, enabled or not.
+    Idle,
     /// It waits for a start-up message, as all but the first do at first and after INIT.
     WaitForStartup,
 }
@@ -167,7 +170,19 @@ impl Vp {
         if blocking & 3 != 0 {
             vmcs::write(Field::GUEST_INTERRUPTIBILITY, blocking & !3);
         }
+        if vmcs::read(Field::GUEST_RFLAGS) & RFLAGS_TF != 0 {
+            end_single_step();
+        }
     }
+}
+
+/// RFLAGS.TF.
+const RFLAGS_TF: u64 = 1 << 8;
+
+/// The guest steps: a #DB follows the instruction that L0 has executed for it.
+#[cold]
+fn end_single_step() {
+    ::nested::exceptions::end_single_step(&mut nested::CurrentVmcs);
 }
 
 /// Whether the guest whose VMCS is current runs 64-bit code.

@@ -1,6 +1,7 @@
 //! Setting up VMCS 01, on which L1 runs, and what it shares with VMCS 02: the host state.
 
 use addr::Spa;
+use nested::exceptions;
 use platform::boot::{EntryState, SegmentState};
 use vmx::ept::Eptp;
 use vmx::{
@@ -181,8 +182,8 @@ pub fn write_controls(controls: &Controls, structures: &Structures) {
     write(Field::TSC_OFFSET, structures.tsc_offset);
     write(Field::CR0_GUEST_HOST_MASK, CR0_OWNED);
     write(Field::CR4_GUEST_HOST_MASK, structures.cr4_mask);
+    write(Field::EXCEPTION_BITMAP, u64::from(exceptions::ENDLESS));
     for field in [
-        Field::EXCEPTION_BITMAP,
         Field::PAGE_FAULT_ERROR_CODE_MASK,
         Field::PAGE_FAULT_ERROR_CODE_MATCH,
         Field::CR3_TARGET_COUNT,

@@ -83,6 +83,8 @@ control_register!(cr0, set_cr0, "cr0");
 control_register!(cr2, set_cr2, "cr2");
 control_register!(cr3, set_cr3, "cr3");
 control_register!(cr4, set_cr4, "cr4");
+control_register!(dr0, set_dr0, "dr0");
+control_register!(dr6, set_dr6, "dr6");
 control_register!(dr7, set_dr7, "dr7");
 
 /// RDMSR.

@@ -20,9 +20,9 @@ use nested::ept::VpView;
 use nested::{Config, Dirty, L0Policy, Nested};
 use vmx::ept::EptCapabilities;
 use vmx::instructions as vt;
-use vmx::{Field, PrimaryControls};
+use vmx::{Field, PinControls, PrimaryControls};
 
-pub use pages::{TableAccess, TableSource};
+pub use pages::{CurrentVmcs, TableAccess, TableSource};
 pub use shadow::{Shadows, for_partition};
 
 use super::Vp;
@@ -91,6 +91,16 @@ impl NestedVp {
     #[inline(always)]
     pub fn is_in_l2(&self) -> bool {
         self.logic.in_l2()
+    }
+
+    /// Whether L2 runs and L1 has NMIs, and interrupts, end it.
+    pub fn l1_takes_events(&self) -> (bool, bool) {
+        let pin = self.logic.pin_controls();
+        let takes = |control| self.is_in_l2() && pin.contains(control);
+        (
+            takes(PinControls::NMI_EXITING),
+            takes(PinControls::EXTERNAL_INTERRUPT_EXITING),
+        )
     }
 
     /// Whether VMCS 02 has been launched.

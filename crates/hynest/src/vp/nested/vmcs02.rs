@@ -1,7 +1,7 @@
 //! VMCS 02, on which a VP runs L2: what never depends on L1.
 
 use addr::Spa;
-use nested::{L0Policy, L1Registers};
+use nested::{L0Policy, L1Registers, exceptions};
 use vmx::{EntryControls, Field, PrimaryControls, instructions};
 
 use super::super::hardware;
@@ -62,7 +62,7 @@ pub fn policy(partition: &Partition, msr_bitmap: Spa) -> L0Policy {
         secondary: secondary
             & (vmx::SecondaryControls::ENABLE_EPT | vmx::SecondaryControls::ENABLE_VPID),
         entry: entry.difference(EntryControls::IA32E_MODE_GUEST),
-        exception_bitmap: 0,
+        exception_bitmap: exceptions::ENDLESS,
         cr0_mask: CR0_CACHE,
         cr4_mask: !partition.cr4_offered,
         tsc_offset: partition.tsc_offset,

@@ -117,7 +117,7 @@ pub fn bitmap(check: &Check) {
         "vmcall"
     ));
     l2.set(Field::EXCEPTION_BITMAP, 1 << 1);
-    let dr6 = read_dr6();
+    let dr6 = cpu::dr6();
     if expect(check, "single step", &mut l2, Reason::ExceptionOrNmi) {
         check.equal(
             "single step: information",
@@ -129,15 +129,25 @@ pub fn bitmap(check: &Check) {
             l2.get(Field::EXIT_QUALIFICATION),
             0x4000,
         );
-        check.equal("single step: DR6 stays", read_dr6(), dr6);
+        check.equal("single step: DR6 stays", cpu::dr6(), dr6);
     }
-}
-
-fn read_dr6() -> u64 {
-    let value;
-    // SAFETY: reading changes nothing.
-    unsafe { core::arch::asm!("mov {}, dr6", out(reg) value, options(nomem, nostack)) };
-    value
+    // The same with L1 not asking for it: it is L2's, with its DR6.
+    l2.set(Field::EXCEPTION_BITMAP, 0);
+    l2.set(Field::GUEST_RFLAGS, 2);
+    l2.set_code(code!(
+        "pushfq",
+        "or qword ptr [rsp], 0x100",
+        "popfq",
+        "nop",
+        "nop",
+        "vmcall"
+    ));
+    let _ = cpu::set_dr6(0xffff_0ff0);
+    if expect(check, "single step, delivered", &mut l2, Reason::Vmcall) {
+        check.equal("single step: vector", vector(&l2), Some(1));
+        check.equal("single step: DR6", cpu::dr6(), 0xffff_4ff0);
+    }
+    let _ = cpu::set_dr6(0xffff_0ff0);
 }
 
 /// Page faults go by the bitmap and the error code's mask and match.

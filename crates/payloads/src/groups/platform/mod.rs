@@ -2,6 +2,7 @@
 
 mod apic;
 mod cpuid;
+mod debug;
 mod devices;
 mod hyperv;
 mod processors;
@@ -63,6 +64,18 @@ pub const GROUP: Group = Group {
         Test {
             name: "msrs",
             run: cpuid::msrs,
+        },
+        Test {
+            name: "single-steps",
+            run: debug::single_steps,
+        },
+        Test {
+            name: "debug-registers",
+            run: debug::registers,
+        },
+        Test {
+            name: "alignment-check",
+            run: debug::alignment_check,
         },
         Test {
             name: "start-up-xapic",

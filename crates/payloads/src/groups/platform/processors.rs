@@ -7,13 +7,20 @@ use crate::rt::fault;
 use crate::rt::harness::Check;
 use crate::rt::{cpu, smp};
 
-static SEEN: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+static SEEN: [AtomicU64; 7] = [const { AtomicU64::new(0) }; 7];
 
 fn look_around(_: u64) {
     SEEN[0].store(u64::from(apic::id()), Ordering::SeqCst);
     SEEN[1].store(cpu::msr(cpu::MSR_APIC_BASE), Ordering::SeqCst);
     SEEN[2].store(cpu::tsc(), Ordering::SeqCst);
     SEEN[3].store(u64::from(cpu::cpuid(1, 0)[1] >> 24), Ordering::SeqCst);
+    SEEN[4].store(cpu::cr2(), Ordering::SeqCst);
+    SEEN[5].store(cpu::dr0(), Ordering::SeqCst);
+    SEEN[6].store(cpu::dr6(), Ordering::SeqCst);
+    // For the next start to clear.
+    let _ = cpu::set_cr2(0x777);
+    let _ = cpu::set_dr0(0x1000);
+    let _ = cpu::set_dr6(0xffff_4ff1);
 }
 
 /// INIT and start-up, twice.
@@ -30,6 +37,8 @@ pub fn start_up(check: &Check) {
         let seen = SEEN.each_ref().map(|word| word.load(Ordering::SeqCst));
         check.equal("its identifier", (seen[0], seen[3]), (1, 1));
         check.equal("it is not the bootstrap processor", seen[1] & 0x900, 0x800);
+        check.equal("CR2 after INIT", seen[4], 0);
+        check.equal("DR0 and DR6", (seen[5], seen[6]), (0, 0xffff_0ff0));
         check.that(
             "its TSC is this one's",
             (before..=after).contains(&seen[2]),
