@@ -83,6 +83,11 @@ const LAST: usize = 5;
 /// Lines kept of everything.
 const TAIL: usize = 15;
 
+/// Whether standard output is for eyes that want colours.
+pub fn has_colours() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
 impl Console {
     /// A console, with a log file when one is wanted.
     pub fn new(style: Style, log: Option<&Path>) -> Result<Self> {
@@ -96,7 +101,7 @@ impl Console {
         };
         Ok(Self {
             style,
-            colour: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            colour: has_colours(),
             log,
             channels: BTreeMap::new(),
             last: BTreeMap::new(),

@@ -80,6 +80,8 @@ pub enum FromL1 {
     L1(L1),
     /// A step of `hynest.run=` begins or has ended.
     Step(Step),
+    /// L0's counters when a step began or ended.
+    Counters(StepCounters),
     /// The vmm measured an operation of L2, or says why it could not.
     Measure(Measurement),
     /// An L2 Linux has ended.
@@ -99,6 +101,9 @@ pub struct L1 {
     pub clocksource: String,
     /// Current clockevent of the first processor.
     pub clockevent: String,
+    /// The row of /proc/interrupts that counts interrupts of synthetic timers.
+    #[serde(default)]
+    pub stimer_interrupts: String,
     /// KVM's module parameter: Y, N, or `none`.
     pub enlightened_vmcs: String,
     /// Whether there is a /dev/kvm.
@@ -114,6 +119,15 @@ pub struct Step {
     pub name: String,
     /// `begin`, `done` or `failed`.
     pub state: String,
+}
+
+/// L0's counters as L1's user space read them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct StepCounters {
+    /// A step and its state: `measure begin`.
+    pub label: Option<String>,
+    /// Counter name to value, for each VP.
+    pub vps: Vec<BTreeMap<String, u64>>,
 }
 
 /// The cost of one operation.

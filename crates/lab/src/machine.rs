@@ -245,6 +245,7 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                 }
                 summary.steps.push(step);
             }
+            Ok(FromL1::Counters(counters)) => summary.step_counters.push(counters),
             Ok(FromL1::Measure(measurement)) => {
                 console.show(Level::L1, &one_line(&measurement))?;
                 summary.measurements.push(measurement);

@@ -23,6 +23,7 @@ mod machine;
 mod pack;
 mod paths;
 mod progress;
+mod proof;
 mod report;
 mod run;
 mod scenario;
@@ -66,7 +67,7 @@ fn execute(command: &Command) -> Result<u8> {
                         .context("the summary cannot be written")?
                         + "\n"
                 }
-                false => summary.text(),
+                false => summary.text(console::has_colours()),
             };
             // A reader that has gone is no reason for an error message.
             let _ = std::io::stdout().write_all(text.as_bytes());

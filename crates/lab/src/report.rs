@@ -6,8 +6,9 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use crate::events::{Counters, L1, L2End, Measurement, Start, Step};
+use crate::events::{Counters, L1, L2End, Measurement, Start, Step, StepCounters};
 use crate::exit::Ending;
+use crate::proof::{self, Proof};
 
 /// What a run showed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -28,12 +29,16 @@ pub struct Summary {
     pub l2: BTreeMap<String, L2>,
     /// The steps of `hynest.run=`, in order.
     pub steps: Vec<Step>,
+    /// L0's counters at the beginning and the end of each step.
+    pub step_counters: Vec<StepCounters>,
     /// Costs of L2's operations.
     pub measurements: Vec<Measurement>,
     /// Verdicts of a test payload as L1.
     pub cases: Vec<Case>,
     /// The payload's own sums: passed and failed. It ran to its end when they are there.
     pub sums: Option<(usize, usize)>,
+    /// What shows each enlightenment at work.
+    pub proofs: Vec<Proof>,
     /// L0's counters when it ended.
     pub counters: Option<Counters>,
     /// Lines that no run should show.
@@ -152,6 +157,35 @@ impl Summary {
             .any(|step| step.name == name && step.state == "done")
     }
 
+    /// What L0 counted from the beginning of steps to their end, all VPs together; `None` if no such step was done.
+    pub fn counted(&self, is_wanted: impl Fn(&str) -> bool) -> Option<BTreeMap<&str, u64>> {
+        let mut sums = BTreeMap::new();
+        let mut is_counted = false;
+        for pair in self.step_counters.windows(2) {
+            let word = |at: usize| {
+                pair[at]
+                    .label
+                    .as_deref()
+                    .unwrap_or_default()
+                    .split_once(' ')
+            };
+            let (Some((name, "begin")), Some((ended, _))) = (word(0), word(1)) else {
+                continue;
+            };
+            if name != ended || !is_wanted(name) {
+                continue;
+            }
+            is_counted = true;
+            for (before, after) in pair[0].vps.iter().zip(&pair[1].vps) {
+                for (counter, value) in after {
+                    let before = before.get(counter).copied().unwrap_or(0);
+                    *sums.entry(counter.as_str()).or_insert(0) += value.saturating_sub(before);
+                }
+            }
+        }
+        is_counted.then_some(sums)
+    }
+
     /// The figure of an operation under a label.
     pub fn figure(&self, label: &str, operation: &str) -> Option<&Measurement> {
         self.measurements
@@ -160,10 +194,11 @@ impl Summary {
     }
 
     /// The summary as text.
-    pub fn text(&self) -> String {
+    pub fn text(&self, colour: bool) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = self.write_levels(&mut out);
+        out += &proof::table(&self.proofs, colour);
         out += &self.table();
         let _ = self.write_end(&mut out);
         out
@@ -340,7 +375,7 @@ fn processors(count: u32) -> String {
 }
 
 /// A number with a comma before each group of three digits.
-fn thousands(number: i64) -> String {
+pub fn thousands(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -395,7 +430,7 @@ mod tests {
             ],
             ..Summary::default()
         };
-        let text = summary.text();
+        let text = summary.text(false);
         let words = |start: &str| {
             let line = text
                 .lines()
@@ -415,6 +450,36 @@ mod tests {
             ["hv-flush-direct", "-", "-", "900", "1.0"]
         );
         assert!(text.contains("mean of 500 after 50"));
+    }
+
+    #[test]
+    fn steps_are_told_apart_by_their_counters() {
+        let reading = |label: &str, vps: &[u64]| StepCounters {
+            label: Some(label.into()),
+            vps: vps
+                .iter()
+                .map(|&value| BTreeMap::from([("vmreads".to_owned(), value)]))
+                .collect(),
+        };
+        let summary = Summary {
+            step_counters: vec![
+                reading("measure begin", &[1, 10]),
+                reading("measure done", &[3, 10]),
+                reading("plain begin", &[4, 10]),
+                reading("plain failed", &[900, 800]),
+                reading("linux begin", &[1000, 800]),
+                reading("linux done", &[1005, 801]),
+                reading("hang begin", &[2000, 2000]),
+            ],
+            ..Summary::default()
+        };
+        let counted = |wanted: &[&str]| {
+            let sums = summary.counted(|name| wanted.contains(&name))?;
+            sums.get("vmreads").copied()
+        };
+        assert_eq!(counted(&["measure", "linux"]), Some(8));
+        assert_eq!(counted(&["plain"]), Some(896 + 790));
+        assert_eq!(counted(&["hang"]), None);
     }
 
     #[test]
@@ -460,7 +525,7 @@ mod tests {
         assert_eq!(summary.l2, BTreeMap::from([("a".to_owned(), expected)]));
         assert!(
             summary
-                .text()
+                .text(false)
                 .contains("a: Linux 6.1 x86_64, 2 processors, in its user space after 1.25 s")
         );
     }

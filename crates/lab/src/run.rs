@@ -14,7 +14,7 @@ use crate::machine::{self, Limits};
 use crate::paths::{self, Paths};
 use crate::report::{Setup, Summary};
 use crate::scenario::{L0_MEMORY_MIB, Scenario};
-use crate::{deps, image, initramfs, progress};
+use crate::{deps, image, initramfs, progress, proof};
 
 /// How a run is shown.
 #[derive(Clone, Debug, Default)]
@@ -177,6 +177,7 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         },
     };
     machine::run(&hardware, limits, dir.path(), &mut console, &mut summary)?;
+    summary.proofs = proof::proofs(&summary);
     if matches!(summary.ending, Some(Ending::Watchdog | Ending::Timeout)) {
         eprint!("{}", machine::standstill(&console, &summary));
     }

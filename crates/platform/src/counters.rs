@@ -10,6 +10,9 @@ pub const DATA_PORT: u16 = 0x5C4;
 /// What a 32-bit read of [`SELECT_PORT`] gives where the device exists: "HYN1".
 pub const IDENTITY: u32 = 0x314E_5948;
 
+/// What the counter port gives for a counter that L0 does not keep.
+pub const NO_COUNTER: u64 = u64::MAX;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// One counter of a VP. Its number on the counter port is its discriminant.
@@ -52,12 +55,26 @@ counters! {
     Vmptrlds = "vmptrlds",
     /// VMCLEARs of L1.
     Vmclears = "vmclears",
-    /// INVEPTs and INVVPIDs of L1.
-    Invalidations = "invalidations",
+    /// INVEPTs of L1.
+    Invepts = "invepts",
+    /// INVVPIDs of L1.
+    Invvpids = "invvpids",
     /// RDMSR and WRMSR exits of L1.
     L1Msrs = "l1-msrs",
     /// Hypercalls of L1.
     Hypercalls = "hypercalls",
+    /// Those that flush an address space of L2's, or ranges of it.
+    GpaFlushes = "gpa-flushes",
+    /// Those that flush VPs' TLBs.
+    TlbFlushes = "tlb-flushes",
+    /// Those that send an interrupt.
+    Ipis = "ipis",
+    /// Flush hypercalls of L2 that L0 answered.
+    DirectFlushes = "direct-flushes",
+    /// VMCALLs of L2 that L1 answers.
+    ReflectedVmcalls = "reflected-vmcalls",
+    /// Reads of TIME_REF_COUNT, which the reference TSC page makes needless.
+    ReferenceReads = "reference-reads",
     /// EPT violations of L2 that L0 answered by filling its shadow.
     ShadowFills = "shadow-fills",
     /// MSR bitmap merges done at nested entries.
@@ -66,4 +83,32 @@ counters! {
     MergedFields = "merged-fields",
     /// Interrupts injected into L1.
     Interrupts = "interrupts",
+    /// VMREADs that L0 executed. This and the rest L0 keeps only when it is built with the feature
+    /// `count-accesses`; without it, the counter port has no such counter.
+    Reads02 = "l0-vmreads",
+    /// VMWRITEs that L0 executed.
+    Writes02 = "l0-vmwrites",
+    /// Words that L0 read from pages of L1's: enlightened VMCSs and MSR bitmaps.
+    PageReads = "l1-page-reads",
+    /// Words that L0 wrote to an enlightened VMCS.
+    PageWrites = "l1-page-writes",
+}
+
+impl Counter {
+    /// Whether L0 keeps this counter only when it is built to count its own accesses, which costs time.
+    pub const fn is_access(self) -> bool {
+        self as usize >= Counter::Reads02 as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_come_last() {
+        let first = Counter::ALL.iter().position(|c| c.is_access());
+        assert_eq!(first, Some(Counter::ALL.len() - 4));
+        assert!(!Counter::Interrupts.is_access() && Counter::PageWrites.is_access());
+    }
 }

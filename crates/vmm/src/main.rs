@@ -6,6 +6,7 @@ mod bare;
 mod churn;
 mod cli;
 mod clock;
+mod count;
 mod counters;
 mod cpuid;
 mod error;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Clock(arguments) => clock::run(&arguments),
         Command::Linux(arguments) => linux::run(&arguments),
         Command::ReadClock(arguments) => read_clock::run(&arguments),
+        Command::Counters(arguments) => count::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
     };
     match done {

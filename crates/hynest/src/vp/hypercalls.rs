@@ -46,10 +46,12 @@ impl Vp {
         match request {
             // Flushing more than is asked for is right: a VP forgets all of L1's translations.
             Request::FlushVirtual(flush) => {
+                self.count(Counter::TlbFlushes);
                 self.flush_l1_translations(|index| flush.targets.contains(index as u32));
                 reply.success()
             }
             Request::FlushGuestPhysical(flush) => {
+                self.count(Counter::GpaFlushes);
                 let Some(list) = &flush.ranges else {
                     self.flush_space(flush.root);
                     return reply.success();
@@ -76,6 +78,7 @@ impl Vp {
                 }
             }
             Request::SendIpi(ipi) => {
+                self.count(Counter::Ipis);
                 let vps = self.partition.inboxes.len() as u32;
                 for index in ipi.targets.iter(vps) {
                     let index = index as usize;

@@ -6,6 +6,7 @@ use hyperv::crash::CrashReport;
 use hyperv::memory::{ReadMemory, Unmapped, WriteMemory};
 use hyperv::msr::{GeneralProtection, Read, Write};
 use platform::apic::Mode;
+use platform::counters::Counter;
 use platform::interrupt::Trigger;
 use tlfs::msr::Msr;
 
@@ -64,6 +65,9 @@ impl Vp {
 
     /// RDMSR of a synthetic MSR.
     pub fn read_synthetic_msr(&mut self, msr: u32) -> Result<u64, GeneralProtection> {
+        if Msr(msr) == Msr::TIME_REF_COUNT {
+            self.count(Counter::ReferenceReads);
+        }
         let now = self.clock_now();
         match self
             .partition

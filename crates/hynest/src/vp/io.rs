@@ -1,11 +1,11 @@
 //! L1's I/O ports.
 
-use platform::counters::{Counter, IDENTITY};
+use platform::counters::{Counter, IDENTITY, NO_COUNTER};
 use platform::ports::{Port, absent};
 use platform::power;
 use vmx::IoAccess;
 
-use super::{Registers, Vp};
+use super::{Registers, Vp, accesses};
 use crate::fatal::{self, End};
 
 /// The counter port's state: the latched counter and how many halves have been read.
@@ -15,6 +15,14 @@ pub struct Latched {
 }
 
 impl Vp {
+    /// What a counter holds; `None` when this image does not keep it.
+    fn counted(&self, counter: Counter) -> Option<u64> {
+        match counter.is_access() {
+            true => accesses::counted(counter),
+            false => Some(self.counters[counter as usize]),
+        }
+    }
+
     /// Handles an I/O instruction of L1.
     pub fn io_exit(&mut self, access: IoAccess) {
         if access.is_string() {
@@ -84,13 +92,9 @@ impl Vp {
                 None => {}
             },
             Port::CounterSelect if size == 4 => {
-                let number = value as usize;
+                let counter = Counter::ALL.get(value as usize).copied();
                 self.latched = Latched {
-                    value: if number < Counter::ALL.len() {
-                        self.counters[number]
-                    } else {
-                        u64::MAX
-                    },
+                    value: counter.and_then(|c| self.counted(c)).unwrap_or(NO_COUNTER),
                 };
             }
             _ => {}

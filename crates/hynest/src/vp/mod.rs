@@ -1,5 +1,6 @@
 //! A partition's virtual processors: one on each physical processor, for good.
 
+mod accesses;
 mod control_register;
 mod cpuid;
 mod entry;

@@ -38,7 +38,9 @@ pub fn report_counters(reason: &str) {
             );
         }
         output::write(channel, format_args!("{}{{", if first { "" } else { "," }));
-        for (i, counter) in Counter::ALL.iter().enumerate() {
+        // What one processor alone knows of its accesses is no part of a report of all.
+        let kept = Counter::ALL.iter().filter(|counter| !counter.is_access());
+        for (i, counter) in kept.enumerate() {
             output::write(
                 channel,
                 format_args!(

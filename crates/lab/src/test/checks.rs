@@ -21,7 +21,7 @@ struct Check {
     of_images: bool,
 }
 
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 5] = [
     Check {
         name: "format",
         arguments: &["fmt", "--all", "--check"],
@@ -42,6 +42,26 @@ const CHECKS: [Check; 4] = [
             "hynest",
             "--package",
             "payloads",
+            "--profile",
+            "metal",
+            "--target",
+            image::TARGET,
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        documentation: "",
+        of_images: true,
+    },
+    Check {
+        name: "lints of the image that counts its accesses",
+        arguments: &[
+            "clippy",
+            "--package",
+            "hynest",
+            "--features",
+            "count-accesses",
             "--profile",
             "metal",
             "--target",

@@ -4,21 +4,21 @@ use core::arch::x86_64::{__cpuid, _rdtsc};
 use core::hint::black_box;
 
 use crate::counters::{CounterPort, Reading};
+use crate::error::{Result, last_system_error};
 
 /// Repeats `operation` and gives the ticks of each repetition, with L0's counters
 /// around them all.
 pub fn repeat(
     repetitions: u64,
     port: Option<CounterPort>,
-    operation: fn(),
+    operation: &mut dyn FnMut(),
 ) -> (Vec<u64>, Option<(Reading, Reading)>) {
     // Written once before, so that no page fault falls into the measurement.
     let mut stamps = vec![1u64; repetitions as usize + 1];
-    let operation = black_box(operation);
     let before = port.map(CounterPort::read);
     stamps[0] = ticks();
     for stamp in &mut stamps[1..] {
-        operation();
+        black_box(&mut *operation)();
         *stamp = ticks();
     }
     let after = port.map(CounterPort::read);
@@ -32,6 +32,34 @@ pub fn repeat(
 /// CPUID leaf 0.
 pub fn cpuid() {
     black_box(__cpuid(0));
+}
+
+/// The time, as most programs ask for it.
+pub fn clock() {
+    // SAFETY: zeroes are a time, and the call writes one.
+    unsafe {
+        let mut time: libc::timespec = core::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time);
+        black_box(time);
+    }
+}
+
+/// Makes [`barrier`] possible.
+pub fn allow_barriers() -> Result<()> {
+    match membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) {
+        0 => Ok(()),
+        _ => Err(last_system_error("register for memory barriers")),
+    }
+}
+
+/// Has every CPU that runs this program execute a memory barrier, which takes an interrupt there.
+pub fn barrier() {
+    membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+}
+
+fn membarrier(command: libc::c_int) -> libc::c_long {
+    // SAFETY: the call takes numbers and touches no memory.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
 }
 
 /// What costs as much as the call alone.
@@ -49,10 +77,10 @@ mod tests {
 
     #[test]
     fn one_sample_for_each_repetition() {
-        let (samples, counters) = repeat(20, None, nothing);
+        let (samples, counters) = repeat(20, None, &mut nothing);
         assert_eq!(samples.len(), 20);
         assert!(counters.is_none());
-        let (samples, _) = repeat(0, None, cpuid);
+        let (samples, _) = repeat(0, None, &mut cpuid);
         assert!(samples.is_empty());
     }
 }

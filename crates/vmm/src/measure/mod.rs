@@ -5,6 +5,7 @@
 //! read when the loop begins and ends; the same readings around the empty loop
 //! are subtracted, so that the markers and the reading do not count.
 
+mod companion;
 mod figure;
 mod l1;
 mod machine;
@@ -20,12 +21,14 @@ use kvm_bindings::{KVM_CAP_HYPERV_CPUID, KVM_CAP_HYPERV_DIRECT_TLBFLUSH};
 pub use self::machine::MAX_REPETITIONS;
 pub use self::operation::Operation;
 
+use self::companion::Companion;
 use self::figure::{Figure, Skipped};
 use self::machine::{Machine, Run};
 use self::operation::MachineKind;
 use self::payload::Entry;
 use self::statistics::{PerOperation, Ticks, loop_cost};
-use crate::affinity;
+use self::window::Window;
+use crate::affinity::{self, Cpus};
 use crate::counters::{CounterPort, Reading};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -74,9 +77,12 @@ impl Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let report = Report::open(arguments.report.as_deref())?;
     let host = Host::open()?;
-    affinity::pin(arguments.cpu)?;
+    let cpus = Cpus::allowed()?;
+    let cpu = arguments.cpu.unwrap_or(cpus.nth(0));
+    affinity::pin(Some(cpu))?;
     let mut bench = Bench {
         arguments,
+        other_cpu: (0..cpus.count()).map(|n| cpus.nth(n)).find(|&n| n != cpu),
         port: CounterPort::find(),
         host,
         machine: None,
@@ -103,6 +109,8 @@ struct Calibrated {
 
 struct Bench<'a> {
     arguments: &'a Arguments,
+    /// A CPU on which this thread does not run.
+    other_cpu: Option<usize>,
     port: Option<CounterPort>,
     host: Host,
     machine: Option<Calibrated>,
@@ -113,11 +121,28 @@ impl Bench<'_> {
         let repetitions = self.arguments.repetitions;
         let (samples, counters, empty, empty_counters) = match operation.payload() {
             None => {
-                let run = |f: fn()| {
+                let run = |f: &mut dyn FnMut()| {
                     l1::repeat(self.arguments.warm_up, None, f);
                     l1::repeat(repetitions, self.port, f)
                 };
-                let (empty, run) = (run(l1::nothing), run(l1::cpuid));
+                let empty = run(&mut l1::nothing);
+                let run = match operation {
+                    Operation::L1Clock => run(&mut l1::clock),
+                    Operation::L1TlbFlush => {
+                        let page = Window::new(1)?;
+                        page.touch()?;
+                        let _companion = self.companion(operation)?;
+                        let mut failure = Ok(());
+                        let run = run(&mut || failure = page.protect_and_open());
+                        failure.map(|()| run)?
+                    }
+                    Operation::L1Ipi => {
+                        l1::allow_barriers()?;
+                        let _companion = self.companion(operation)?;
+                        run(&mut l1::barrier)
+                    }
+                    _ => run(&mut l1::cpuid),
+                };
                 (run.0, run.1, empty.0, empty.1)
             }
             Some((kind, entry)) => {
@@ -140,6 +165,17 @@ impl Bench<'_> {
             .zip(empty_counters)
             .map(|(run, empty): ((Reading, Reading), _)| PerOperation::of(run, empty, repetitions));
         Ok(Figure::new(self.arguments, operation, ticks, counters))
+    }
+
+    /// Has another CPU run this program for as long as the result lives.
+    fn companion(&self, operation: Operation) -> Result<Companion> {
+        match self.other_cpu {
+            Some(cpu) => Companion::start(cpu),
+            None => Err(Error::NotMeasurable {
+                operation: operation.name(),
+                why: "L1 has one CPU, and this takes two".into(),
+            }),
+        }
     }
 
     /// Whether KVM has what the operation needs.

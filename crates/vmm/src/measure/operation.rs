@@ -52,6 +52,12 @@ pub enum Operation {
     HvFlushDirect,
     /// CPUID executed by L1's user space itself
     L1Cpuid,
+    /// Reading the time in L1's user space (clock_gettime, CLOCK_MONOTONIC)
+    L1Clock,
+    /// L1 takes the right to write a page away and gives it back while another CPU runs the same program: a TLB flush there
+    L1TlbFlush,
+    /// L1 interrupts another CPU that runs the same program, and waits for it (membarrier)
+    L1Ipi,
 }
 
 impl Operation {
@@ -79,6 +85,9 @@ impl Operation {
             Operation::HvFlush => "hv-flush",
             Operation::HvFlushDirect => "hv-flush-direct",
             Operation::L1Cpuid => "l1-cpuid",
+            Operation::L1Clock => "l1-clock",
+            Operation::L1TlbFlush => "l1-tlb-flush",
+            Operation::L1Ipi => "l1-ipi",
         }
     }
 
@@ -99,7 +108,9 @@ impl Operation {
             Operation::TscDeadline => (MachineKind::Apic, Entry::TscDeadline),
             Operation::HvFlush => (MachineKind::HyperV, Entry::HvFlush),
             Operation::HvFlushDirect => (MachineKind::HyperVDirect, Entry::HvFlush),
-            Operation::L1Cpuid => return None,
+            Operation::L1Cpuid | Operation::L1Clock | Operation::L1TlbFlush | Operation::L1Ipi => {
+                return None;
+            }
         })
     }
 

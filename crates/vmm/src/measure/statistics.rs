@@ -1,6 +1,6 @@
 //! From time stamps and counter readings to figures per operation.
 
-use platform::counters::Counter;
+use platform::counters::{Counter, NO_COUNTER};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -66,13 +66,16 @@ impl PerOperation {
             readings.1[n].wrapping_sub(readings.0[n]) as i64
         };
         PerOperation(core::array::from_fn(|n| {
+            if run.1[n] == NO_COUNTER {
+                return f64::NAN;
+            }
             let net = counted(&run, n) - counted(&empty, n);
             // Two decimals: a stray interrupt shows, rounding noise does not.
             (net as f64 * 100.0 / repetitions as f64).round() / 100.0
         }))
     }
 
-    /// One counter.
+    /// One counter; no number where L0 does not keep it.
     pub fn get(&self, counter: Counter) -> f64 {
         self.0[counter as usize]
     }
@@ -81,6 +84,7 @@ impl PerOperation {
     pub fn by_name(&self) -> Map<String, Value> {
         Counter::ALL
             .iter()
+            .filter(|c| self.get(**c).is_finite())
             .map(|&c| (c.name().to_owned(), self.get(c).into()))
             .collect()
     }
@@ -125,6 +129,12 @@ mod tests {
         assert_eq!(figures.get(Counter::Vmreads), 0.0);
         assert_eq!(figures.by_name()["exits"], 2.0);
         assert_eq!(figures.by_name().len(), Counter::ALL.len());
+
+        run.0[Counter::PageReads as usize] = NO_COUNTER;
+        run.1[Counter::PageReads as usize] = NO_COUNTER;
+        let figures = PerOperation::of(run, empty, 500).by_name();
+        assert_eq!(figures.len(), Counter::ALL.len() - 1);
+        assert!(!figures.contains_key("l1-page-reads"));
     }
 
     proptest! {

@@ -47,6 +47,20 @@ impl Window {
         self.advise(PAGE_SIZE, libc::MADV_DONTNEED, "drop a page")
     }
 
+    /// Takes the right to write the pages away and gives it back: no CPU may keep the old translation.
+    pub fn protect_and_open(&self) -> Result<()> {
+        let protect = |rights| {
+            // SAFETY: the range is the mapping that `region` owns. Nothing in this process writes to it.
+            match unsafe { libc::mprotect(self.region.as_ptr().cast(), self.region.size(), rights) }
+            {
+                0 => Ok(()),
+                _ => Err(last_system_error("protect a page")),
+            }
+        };
+        protect(libc::PROT_READ)?;
+        protect(libc::PROT_READ | libc::PROT_WRITE)
+    }
+
     fn advise(&self, bytes: u64, advice: libc::c_int, what: &'static str) -> Result<()> {
         // SAFETY: the range is within the mapping that `region` owns. Its contents
         // may vanish: nothing in this process refers to them.

@@ -27,8 +27,11 @@ impl Vp {
             return self.failed_l2_entry();
         }
         self.nested.logic.note_exit();
-        if reason.basic() == Some(BasicExitReason::Vmcall) && self.direct_flush() {
-            return;
+        if reason.basic() == Some(BasicExitReason::Vmcall) {
+            if self.direct_flush() {
+                return self.count(Counter::DirectFlushes);
+            }
+            self.count(Counter::ReflectedVmcalls);
         }
         let owner = self.nested.logic.owner(
             &CurrentVmcs,

@@ -178,9 +178,8 @@ impl Vp {
             BasicExitReason::Vmwrite => self.count(Counter::Vmwrites),
             BasicExitReason::Vmptrld => self.count(Counter::Vmptrlds),
             BasicExitReason::Vmclear => self.count(Counter::Vmclears),
-            BasicExitReason::Invept | BasicExitReason::Invvpid => {
-                self.count(Counter::Invalidations);
-            }
+            BasicExitReason::Invept => self.count(Counter::Invepts),
+            BasicExitReason::Invvpid => self.count(Counter::Invvpids),
             _ => {}
         }
         write(Field::GUEST_RFLAGS, result.flags(read(Field::GUEST_RFLAGS)));

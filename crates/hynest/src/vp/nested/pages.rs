@@ -5,11 +5,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use addr::{Gpa1, PAGE_SIZE, Spa};
 use nested::access::{Memory, Page, Unbacked, Vmcs};
 use nested::ept::{L1Space, Region};
+use platform::counters::Counter;
 use vmx::ept::{Access, TableFrames, TableMemory};
 use vmx::{Field, instructions};
 
 use super::super::memory::L1Memory;
-use super::super::vmcs;
+use super::super::{accesses, vmcs};
 use crate::memory::{frames, pointer};
 
 /// The VMCS that is current on this processor.
@@ -29,6 +30,7 @@ impl Vmcs for CurrentVmcs {
     #[inline(always)]
     fn write_from<const INDEX: usize, const N: usize>(&mut self, field: Field, values: &[u64; N]) {
         const { assert!(INDEX < N) }
+        accesses::count(Counter::Writes02);
         // SAFETY: a VP's processor is in root operation with a current VMCS (see `vmcs`), and the
         // array has the word.
         unsafe { instructions::vmwrite_from::<INDEX>(field, values.as_ptr()) }
@@ -53,6 +55,7 @@ macro_rules! access {
         #[inline(always)]
         fn $read(&self, offset: u16) -> $type {
             debug_assert!(usize::from(offset) + size_of::<$type>() <= PAGE_SIZE as usize);
+            accesses::count(Counter::PageReads);
             // SAFETY: within the page, which is L1's memory for good, at an offset that is a
             // multiple of the width; volatile because L1 may write at the same time.
             unsafe { self.0.add(offset.into()).cast::<$type>().read_volatile() }
@@ -61,6 +64,7 @@ macro_rules! access {
         #[inline(always)]
         fn $write(&mut self, offset: u16, value: $type) {
             debug_assert!(usize::from(offset) + size_of::<$type>() <= PAGE_SIZE as usize);
+            accesses::count(Counter::PageWrites);
             // SAFETY: as for the read.
             unsafe {
                 self.0
@@ -76,6 +80,8 @@ impl Page for L1Page {
     #[inline(always)]
     fn save<const OFFSET: u16, const BYTES: u16, V: Vmcs>(&mut self, _: &V, field: Field) {
         const { assert!(OFFSET as u64 + 8 <= PAGE_SIZE) }
+        accesses::count(Counter::Reads02);
+        accesses::count(Counter::PageWrites);
         // SAFETY: the current VMCS is the one `V` stands for, as there is no other; eight bytes from
         // the offset on lie within the page.
         unsafe { instructions::vmread_to::<OFFSET>(field, self.0) }
