@@ -27,6 +27,9 @@ pub enum Command {
     /// Boot hynest, L1 on it and L2s on that; show their consoles and what things cost
     #[command(after_help = format!("{RUN_EXAMPLES}\n\n{}\n\n{}", switches(), exit::HELP))]
     Run(Box<Run>),
+    /// Measure every operation with and without each enlightenment, beside its goal
+    #[command(after_help = format!("{BENCH_EXAMPLES}\n\n{}\n\n{BENCH_STATUS}", crate::bench::help()))]
+    Bench(Bench),
     /// Run all tests: on the host, of the image, in the machine
     #[command(after_help = TEST_HELP)]
     Test(Test),
@@ -57,6 +60,20 @@ fn switches() -> String {
     }
     out
 }
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  cargo hynest bench                            everything: some ten boots of Linux, a minute or two each
+  cargo hynest bench --only enlightened,plain   one boot
+  cargo hynest bench --json > before.json       the figures, to keep
+  cargo hynest bench --compare before.json      what has become better or worse since
+  cargo hynest bench --show before.json         the tables again, without measuring
+  cargo hynest bench --show before.json --markdown
+                                                the same as the README has them";
+
+const BENCH_STATUS: &str = "\
+Exit status: 0 measured; 1 something could not be measured; 3 worse than what --compare names.
+A goal that is missed is marked '!' and does not change the exit status.";
 
 const TEST_HELP: &str = "\
 Examples:
@@ -120,6 +137,9 @@ pub struct Run {
         conflicts_with = "interactive"
     )]
     run: Option<Vec<String>>,
+    /// Measure only these operations (see `vmm measure --help` in L1) [default: all that apply]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    operations: Option<Vec<String>>,
     /// A shell in L1, keys both ways; Ctrl-A X ends it
     #[arg(long, short)]
     pub interactive: bool,
@@ -172,6 +192,7 @@ impl Run {
                 true => Some(vec!["shell".to_owned()]),
                 false => self.run.clone(),
             },
+            operations: self.operations.clone(),
             image: self.image.clone(),
             vmm: self.vmm.clone(),
             cpu_model: self.cpu_model.clone(),
@@ -180,6 +201,32 @@ impl Run {
         };
         Ok(file.overridden_by(flags))
     }
+}
+
+/// Options of `bench`.
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// Only these configurations, which are named below
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// How many boots at a time; instructions are counted, so that figures stay the same [default: one per processor]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Write the figures as JSON to standard output
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// Write the README's tables to standard output
+    #[arg(long)]
+    pub markdown: bool,
+    /// Show what differs from the figures in this file, which --json wrote
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+    /// How many percent worse is not yet worse
+    #[arg(long, value_name = "PERCENT", default_value_t = 2.0)]
+    pub tolerance: f64,
+    /// Measure nothing: show the figures in this file, which --json wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "jobs"])]
+    pub show: Option<PathBuf>,
 }
 
 /// Options of `test`.

@@ -23,7 +23,12 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds a bare-metal image: the binary `name` of the package `name`.
 pub fn metal(paths: &Paths, name: &str) -> Result<PathBuf> {
-    build(paths, name, "metal", METAL_FLAGS)
+    metal_with(paths, name, &[])
+}
+
+/// The same with features of the package on.
+pub fn metal_with(paths: &Paths, name: &str, features: &[&str]) -> Result<PathBuf> {
+    build(paths, name, "metal", METAL_FLAGS, features)
 }
 
 /// Has a cargo command treat the bare-metal images as [`metal`] builds them.
@@ -34,10 +39,16 @@ pub fn metal_environment(command: &mut Command, paths: &Paths) {
 
 /// Builds a static Linux program: the binary `name` of the package `name`.
 pub fn program(paths: &Paths, name: &str) -> Result<PathBuf> {
-    build(paths, name, "release", STATIC_FLAGS)
+    build(paths, name, "release", STATIC_FLAGS, &[])
 }
 
-fn build(paths: &Paths, name: &str, profile: &str, flags: &[&str]) -> Result<PathBuf> {
+fn build(
+    paths: &Paths,
+    name: &str,
+    profile: &str,
+    flags: &[&str],
+    features: &[&str],
+) -> Result<PathBuf> {
     let target_dir = paths.build();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -57,6 +68,9 @@ fn build(paths: &Paths, name: &str, profile: &str, flags: &[&str]) -> Result<Pat
         "--target",
         TARGET,
     ]);
+    if !features.is_empty() {
+        command.arg("--features").arg(features.join(","));
+    }
     command.arg("--target-dir").arg(&target_dir);
     // Takes the place of RUSTFLAGS and of any configuration: the flags above are part of the image.
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod clean;
 mod cli;
 mod console;
@@ -73,6 +74,7 @@ fn execute(command: &Command) -> Result<u8> {
             let _ = std::io::stdout().write_all(text.as_bytes());
             Ok(summary.ending.map_or(1, exit::Ending::status))
         }
+        Command::Bench(options) => bench::run(&paths, options),
         Command::Test(options) => test::run(&paths, options),
         Command::Clean(options) => clean::clean(&paths, options.all).map(|()| 0),
     }

@@ -30,6 +30,8 @@ pub struct Scenario {
     pub without: Option<Vec<String>>,
     /// What L1's init does, in this order (see guest/init).
     pub run: Option<Vec<String>>,
+    /// The operations that are measured; all that apply when absent.
+    pub operations: Option<Vec<String>>,
     /// L0's image; the workspace's own, freshly built, when absent.
     pub image: Option<PathBuf>,
     /// L1's vmm, for the lab's initramfs; the workspace's own when absent.
@@ -92,6 +94,7 @@ impl Scenario {
             },
             enlightenments: flags.enlightenments.or(self.enlightenments),
             run: flags.run.or(self.run),
+            operations: flags.operations.or(self.operations),
             image: flags.image.or(self.image),
             vmm: flags.vmm.or(self.vmm),
             cpu_model: flags.cpu_model.or(self.cpu_model),
@@ -163,6 +166,9 @@ impl Scenario {
             .unwrap_or_else(|| DEFAULT_COMMAND_LINE.to_owned());
         if self.own_initramfs() {
             line += &format!(" hynest.run={}", self.run().join(","));
+            if let Some(operations) = &self.operations {
+                line += &format!(" hynest.operations={}", operations.join(","));
+            }
         }
         line
     }
