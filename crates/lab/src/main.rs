@@ -10,6 +10,7 @@ mod bench;
 mod clean;
 mod cli;
 mod console;
+mod costs;
 mod deps;
 mod disk;
 mod emulator;

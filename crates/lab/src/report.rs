@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
+use crate::costs::{self, thousands};
 use crate::events::{Counters, L1, L2End, Measurement, Start, Step, StepCounters};
 use crate::exit::Ending;
 use crate::proof::{self, Proof};
@@ -199,7 +199,7 @@ impl Summary {
         // Writing to a String cannot fail.
         let _ = self.write_levels(&mut out);
         out += &proof::table(&self.proofs, colour);
-        out += &self.table();
+        out += &costs::table(&self.measurements);
         let _ = self.write_end(&mut out);
         out
     }
@@ -256,72 +256,6 @@ impl Summary {
         Ok(())
     }
 
-    /// Costs of L2's operations, one column for each label.
-    fn table(&self) -> String {
-        if self.measurements.is_empty() {
-            return String::new();
-        }
-        let mut labels: Vec<&str> = Vec::new();
-        let mut operations: Vec<&str> = Vec::new();
-        for measurement in &self.measurements {
-            let label = measurement.label.as_deref().unwrap_or("");
-            if !labels.contains(&label) {
-                labels.push(label);
-            }
-            if !operations.contains(&measurement.operation.as_str()) {
-                operations.push(&measurement.operation);
-            }
-        }
-        // Plain first: what there was, then what the enlightenments make of it.
-        labels.sort_by_key(|label| *label != "plain");
-
-        let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled);
-        let mut header = vec!["operation".to_owned()];
-        for label in &labels {
-            header.push((*label).to_owned());
-            header.push("exits".to_owned());
-        }
-        table.set_header(header);
-        for operation in operations {
-            let mut row = vec![operation.to_owned()];
-            for label in &labels {
-                let figure = self.figure(label, operation);
-                row.push(
-                    figure
-                        .and_then(|f| f.ticks)
-                        .map_or_else(|| "-".to_owned(), thousands),
-                );
-                row.push(
-                    figure
-                        .and_then(|f| f.exits_l0)
-                        .map_or_else(|| "-".to_owned(), |exits| format!("{exits:.1}")),
-                );
-            }
-            table.add_row(row);
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        let counted = self.measurements.iter().find(|m| m.ticks.is_some());
-        let repetitions = counted.map_or_else(String::new, |m| {
-            format!(
-                ", mean of {} after {} to warm up",
-                m.repetitions.unwrap_or(0),
-                m.warm_up.unwrap_or(0)
-            )
-        });
-        let lines: String = table
-            .lines()
-            .map(|line| format!("  {}\n", line.trim_end()))
-            .collect();
-        format!(
-            "\nCost of one operation of L2, in instructions of all levels, with its exits to L0{repetitions}:\n{lines}"
-        )
-    }
-
     fn write_end(&self, out: &mut String) -> std::fmt::Result {
         let Some(ending) = self.ending else {
             return Ok(());
@@ -374,83 +308,9 @@ fn processors(count: u32) -> String {
     format!("{count} processor{}", if count == 1 { "" } else { "s" })
 }
 
-/// A number with a comma before each group of three digits.
-pub fn thousands(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    if number < 0 { format!("-{out}") } else { out }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn figure(label: &str, operation: &str, ticks: i64, exits: f64) -> Measurement {
-        Measurement {
-            label: Some(label.into()),
-            operation: operation.into(),
-            ticks: Some(ticks),
-            median: None,
-            repetitions: Some(500),
-            warm_up: Some(50),
-            exits_l0: Some(exits),
-            counters: None,
-            skipped: None,
-        }
-    }
-
-    #[test]
-    fn thousands_are_grouped() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (-1234567, "-1,234,567"),
-        ] {
-            assert_eq!(thousands(number), text);
-        }
-    }
-
-    #[test]
-    fn the_table_has_a_column_for_each_label_and_gaps_where_there_is_no_figure() {
-        let mut skipped = figure("plain", "hv-flush-direct", 0, 0.0);
-        (skipped.ticks, skipped.exits_l0, skipped.skipped) = (None, None, Some("no".into()));
-        let summary = Summary {
-            measurements: vec![
-                figure("enlightened", "cpuid", 3456, 2.0),
-                figure("enlightened", "hv-flush-direct", 900, 1.0),
-                figure("plain", "cpuid", 8765, 10.0),
-                skipped,
-            ],
-            ..Summary::default()
-        };
-        let text = summary.text(false);
-        let words = |start: &str| {
-            let line = text
-                .lines()
-                .find(|line| line.trim_start().starts_with(start))
-                .unwrap();
-            line.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            words("operation"),
-            ["operation", "plain", "exits", "enlightened", "exits"]
-        );
-        assert_eq!(words("cpuid"), ["cpuid", "8,765", "10.0", "3,456", "2.0"]);
-        assert_eq!(
-            words("hv-flush-direct"),
-            ["hv-flush-direct", "-", "-", "900", "1.0"]
-        );
-        assert!(text.contains("mean of 500 after 50"));
-    }
 
     #[test]
     fn steps_are_told_apart_by_their_counters() {

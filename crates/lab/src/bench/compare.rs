@@ -2,7 +2,7 @@
 
 use super::results::Results;
 use super::table::{Column, grid};
-use crate::report::thousands;
+use crate::costs::thousands;
 
 /// A difference of so few instructions is noise, whatever its share: a timer's tick that falls into a run.
 const NOISE: i64 = 10;

@@ -7,7 +7,7 @@ use owo_colors::OwoColorize;
 use super::goals::{self, OPERATIONS, RATIO};
 use super::plan::WORTH;
 use super::results::{Figure, Results};
-use crate::report::thousands;
+use crate::costs::thousands;
 
 /// A column's head, and to which side its cells go.
 pub struct Column<'a> {
