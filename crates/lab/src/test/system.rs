@@ -333,7 +333,7 @@ fn an_smp_guest(summary: &Summary) -> Result<()> {
     guests(summary, &["l2"], 2)?;
     proved(
         summary,
-        &["evmcs", "msr-bitmap", "direct-flush", "tlb-flush", "ipi"],
+        &["evmcs", "msr-bitmap", "gpa-flush", "tlb-flush", "ipi"],
     )
 }
 
