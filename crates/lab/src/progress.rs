@@ -29,3 +29,41 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
     result
 }
+
+/// How far a number of pieces of work is: on a terminal a bar with the time, and above it a line for whatever is worth
+/// one; elsewhere the lines alone.
+pub struct Pieces(ProgressBar);
+
+impl Pieces {
+    /// None of `total` done.
+    pub fn new(total: usize) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::new(total as u64);
+        if let Ok(style) = ProgressStyle::with_template("[{bar:20}] {pos} of {len} ({elapsed})") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Self(bar)
+    }
+
+    /// A line of its own.
+    pub fn say(&self, line: &str) {
+        match self.0.is_hidden() {
+            true => eprintln!("hynest: {line}"),
+            false => self.0.println(format!("hynest: {line}")),
+        }
+    }
+
+    /// One more is done.
+    pub fn done(&self) {
+        self.0.inc(1);
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -25,6 +25,7 @@ use crate::exit::Ending;
 use crate::image;
 use crate::machine;
 use crate::paths::{self, Paths};
+use crate::progress::Pieces;
 use crate::report::Summary;
 
 use compare::Comparison;
@@ -150,26 +151,25 @@ fn measure(
     let mut summaries: Vec<Option<(Vec<&Configuration>, Summary)>> = Vec::new();
     summaries.resize_with(total, || None);
     let mut failures = Vec::new();
+    let progress = Pieces::new(total);
     thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, total.max(1)) {
             let sender = sender.clone();
-            let programs = &programs;
+            let (programs, progress) = (&programs, &progress);
             scope.spawn(move || {
                 while let Some((at, boot)) = next().filter(|_| !machine::interrupted()) {
                     let names: Vec<&str> = boot.iter().map(|one| one.name).collect();
                     let names = names.join(", ");
-                    eprintln!("hynest: [{}/{total}] measuring {names}", at + 1);
+                    progress.say(&format!("[{}/{total}] measuring {names}", at + 1));
                     let started = Instant::now();
                     let outcome = start(programs, &boot);
                     let seconds = started.elapsed().as_secs();
-                    match &outcome {
-                        Ok(_) => {
-                            eprintln!("hynest: [{}/{total}] {names}: {seconds} s", at + 1);
-                        }
-                        Err(error) => {
-                            eprintln!("hynest: [{}/{total}] {names} failed: {error:#}", at + 1);
-                        }
-                    }
+                    let how = match &outcome {
+                        Ok(_) => format!("done after {seconds} s"),
+                        Err(error) => format!("failed: {error:#}"),
+                    };
+                    progress.say(&format!("[{}/{total}] {names}: {how}", at + 1));
+                    progress.done();
                     let _ = sender.send((at, boot, outcome));
                 }
             });
@@ -182,6 +182,7 @@ fn measure(
             }
         }
     });
+    drop(progress);
     ensure!(!machine::interrupted(), "interrupted");
     let mut results = Results {
         date: results::today(),
