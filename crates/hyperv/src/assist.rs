@@ -32,6 +32,17 @@ impl AssistSnapshot {
         }
     }
 
+    /// The enlightened VMCS that the second and third of the words at [`Self::OFFSET`] name, if
+    /// entries use one: all that an entry needs to know.
+    #[inline(always)]
+    pub const fn enlightened_vmcs([entry, vmcs]: [u64; 2]) -> Option<Gpa1> {
+        if entry as u8 != 0 {
+            Some(Gpa1::new(vmcs))
+        } else {
+            None
+        }
+    }
+
     /// Reads the snapshot from the assist page at `page`.
     ///
     /// # Errors
@@ -66,6 +77,11 @@ mod tests {
         ram.put(0x1000 + ENLIGHTEN_VM_ENTRY, &[!0xFF]);
         assert!(!read().enlighten_vm_entry);
         ram.put(0x1000 + ENLIGHTEN_VM_ENTRY, &[1]);
+        assert_eq!(
+            AssistSnapshot::enlightened_vmcs([1, 0x5000]),
+            Some(Gpa1::new(0x5000))
+        );
+        assert_eq!(AssistSnapshot::enlightened_vmcs([!0xFF, 0x5000]), None);
         let snapshot = read();
         assert!(snapshot.enlighten_vm_entry && snapshot.control.direct_hypercall());
         assert_eq!(

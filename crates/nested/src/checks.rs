@@ -102,7 +102,7 @@ fn require(ok: bool, field: Field, rule: Rule) -> Result<(), Violation> {
 
 /// Whether `address` is canonical with 48 implemented bits.
 #[inline(always)]
-const fn is_canonical(address: u64) -> bool {
+pub(crate) const fn is_canonical(address: u64) -> bool {
     addr::Gva::new(address).is_canonical()
 }
 

@@ -14,6 +14,10 @@ use crate::state::{Current, Nested};
 use crate::vmcs12::{self, *};
 use crate::{Dirty, Vmcs12};
 
+/// Where the words lie by which L1 uses enlightenments with this VMCS: control, VpId, VmId and the
+/// partition assist page. No clean bit covers them in practice.
+pub(crate) const ENLIGHTENMENT_WORDS: [u16; 4] = [0x340, 0x348, 0x350, 0x358];
+
 /// What L1's VP looks like when it executes VMLAUNCH or VMRESUME.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryContext {
@@ -62,6 +66,7 @@ impl Nested {
         context: &EntryContext,
         registers: &L1Registers,
     ) -> Result<(), EntryFailure> {
+        self.steady = None;
         let revision = page.read_u32(evmcs::REVISION);
         if revision != evmcs::VERSION && revision != vmcs12::REVISION {
             return Err(EntryFailure::Invalid);
@@ -79,8 +84,7 @@ impl Nested {
         }
         put!(self.vmcs12, GUEST_RIP, get!(*page, GUEST_RIP));
         put!(self.vmcs12, TPR_THRESHOLD, get!(*page, TPR_THRESHOLD));
-        const WORDS: [u16; 4] = [0x340, 0x348, 0x350, 0x358];
-        for offset in WORDS {
+        for offset in ENLIGHTENMENT_WORDS {
             self.vmcs12.write_u64(offset, page.read_u64(offset));
         }
         let result = self.check(memory, context, registers);

@@ -109,7 +109,7 @@ impl Nested {
     /// and after when there are any ([`Nested::has_msr_lists`]).
     #[inline]
     pub fn reflect_enlightened<V: Vmcs, P: Page>(&mut self, vmcs02: &V, page: &mut P) {
-        store_hardware_info(vmcs02, page);
+        store_hardware_info(vmcs02.read(Field::EXIT_REASON) as u32, vmcs02, page);
         let context = self.leave(vmcs02);
         let entry = store_guest_state(vmcs02, page, &context);
         self.follow(entry);
@@ -121,7 +121,8 @@ impl Nested {
     /// As [`Nested::reflect_enlightened`], for a plain VMCS.
     #[inline]
     pub fn reflect_plain<V: Vmcs>(&mut self, vmcs02: &V) {
-        store_hardware_info(vmcs02, &mut self.vmcs12);
+        let reason = vmcs02.read(Field::EXIT_REASON) as u32;
+        store_hardware_info(reason, vmcs02, &mut self.vmcs12);
         let context = self.leave(vmcs02);
         store_guest_state(vmcs02, &mut self.vmcs12, &context);
         self.vmcs12.set_launched(true);
@@ -300,8 +301,7 @@ const fn describes_operand(reason: u16) -> bool {
 /// Exit information of a hardware exit. What the SDM leaves undefined for the
 /// exit at hand is not touched.
 #[inline(always)]
-fn store_hardware_info<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P) {
-    let reason = vmcs02.read(Field::EXIT_REASON);
+pub(crate) fn store_hardware_info<V: Vmcs, P: Page>(reason: u32, vmcs02: &V, page: &mut P) {
     let vectoring = vmcs02.read(Field::IDT_VECTORING_INFO);
     let event = vmcs02.read(Field::EXIT_INTERRUPTION_INFO);
     save!(vmcs02, page; EXIT_INSTRUCTION_LENGTH);
@@ -310,7 +310,7 @@ fn store_hardware_info<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P) {
         exactly!(vmcs02, page; GUEST_PHYSICAL_ADDRESS);
     }
     save!(vmcs02, page; EXIT_QUALIFICATION);
-    put!(*page, EXIT_REASON, reason);
+    put!(*page, EXIT_REASON, reason.into());
     put!(*page, EXIT_INTERRUPTION_INFO, event);
     if InterruptionInfo::from_raw(event as u32).has_error_code() {
         exactly!(vmcs02, page; EXIT_INTERRUPTION_ERROR_CODE);
@@ -321,19 +321,30 @@ fn store_hardware_info<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P) {
     }
 }
 
-/// The guest state that an exit saves (SDM 28.3).
+/// The guest state that every exit saves, whatever the controls, in the form that L1 sees.
 #[inline(always)]
-fn store_guest_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P, leaving: &Leaving) -> Followed {
+pub(crate) fn store_common_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P) {
     for_guest_grp2!(save!(vmcs02, page));
     save!(vmcs02, page; GUEST_PENDING_DEBUG_EXCEPTIONS, GUEST_SYSENTER_ESP, GUEST_SYSENTER_EIP);
-    if leaving.halted {
-        put!(*page, GUEST_ACTIVITY_STATE, ActivityState::Hlt as u64);
-    } else {
-        save!(vmcs02, page; GUEST_ACTIVITY_STATE);
-    }
+    save!(vmcs02, page; GUEST_ACTIVITY_STATE);
     exactly!(vmcs02, page; GUEST_SYSENTER_CS);
     save!(vmcs02, page; GUEST_CR3, GUEST_RSP, GUEST_RFLAGS, GUEST_RIP);
     exactly!(vmcs02, page; GUEST_INTERRUPTIBILITY);
+}
+
+/// The debug controls that an exit saves where it is asked to.
+#[inline(always)]
+pub(crate) fn store_debug_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P) {
+    save!(vmcs02, page; GUEST_DEBUGCTL, GUEST_DR7);
+}
+
+/// The guest state that an exit saves (SDM 28.3).
+#[inline(always)]
+fn store_guest_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P, leaving: &Leaving) -> Followed {
+    store_common_state(vmcs02, page);
+    if leaving.halted {
+        put!(*page, GUEST_ACTIVITY_STATE, ActivityState::Hlt as u64);
+    }
 
     let mut cr0 = vmcs02.read(Field::GUEST_CR0);
     if leaving.cr0_l0_only != 0 {
@@ -349,7 +360,7 @@ fn store_guest_state<V: Vmcs, P: Page>(vmcs02: &V, page: &mut P, leaving: &Leavi
     put!(*page, GUEST_CR4, cr4);
 
     if leaving.exit.contains(ExitControls::SAVE_DEBUG_CONTROLS) {
-        save!(vmcs02, page; GUEST_DEBUGCTL, GUEST_DR7);
+        store_debug_state(vmcs02, page);
     }
     if leaving.exit.contains(ExitControls::SAVE_EFER) {
         save!(vmcs02, page; GUEST_EFER);

@@ -42,6 +42,7 @@ impl Nested {
             event: InterruptionInfo::NONE,
         };
         self.l2_halted = !ends.at_once();
+        self.steady = None;
     }
 
     /// Whether an entry into HLT, as VMCS 12 asks for it, leaves L2 there.

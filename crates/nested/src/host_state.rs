@@ -26,7 +26,7 @@ const TABLE_LIMIT: u64 = 0xffff;
 macro_rules! host_fields {
     ($($field:ident)*; $($undefined:ident)*) => {
         /// The guest-state fields of VMCS 01 that an exit to L1 writes; the
-        /// last [`UNDEFINED_FIELD_COUNT`] only when L1 has data segments.
+        /// last [`UNDEFINED_FIELD_COUNT`] only where L1 can tell.
         pub const HOST_FIELDS: &[Field; HOST_FIELD_COUNT] =
             &[$(Field::$field,)* $(Field::$undefined),*];
 
@@ -48,10 +48,10 @@ macro_rules! host_fields {
             /// Writes the values to VMCS 01: straight-line, two instructions
             /// each where VMWRITE takes a memory operand.
             #[inline(always)]
-            fn store<V: Vmcs>(&self, vmcs01: &mut V) {
+            pub(crate) fn store<V: Vmcs>(&self, vmcs01: &mut V) {
                 let values = &self.values;
                 $(vmcs01.write_from::<{ Index::$field as usize }, _>(Field::$field, values);)*
-                if self.has_data_segments {
+                if !self.is_flat {
                     $(vmcs01.write_from::<{ Index::$undefined as usize }, _>(
                         Field::$undefined,
                         values,
@@ -71,21 +71,23 @@ host_fields! {
     GUEST_FS_ACCESS_RIGHTS GUEST_GS_ACCESS_RIGHTS GUEST_TR_ACCESS_RIGHTS
     GUEST_LDTR_ACCESS_RIGHTS
     GUEST_CS_LIMIT GUEST_SS_LIMIT GUEST_TR_LIMIT GUEST_GDTR_LIMIT GUEST_IDTR_LIMIT
-    GUEST_CS_BASE GUEST_SS_BASE
     GUEST_FS_BASE GUEST_GS_BASE GUEST_TR_BASE GUEST_GDTR_BASE GUEST_IDTR_BASE
     GUEST_SYSENTER_CS GUEST_SYSENTER_ESP GUEST_SYSENTER_EIP
     GUEST_DR7 GUEST_DEBUGCTL GUEST_PENDING_DEBUG_EXCEPTIONS
-    GUEST_INTERRUPTIBILITY GUEST_ACTIVITY_STATE;
+    GUEST_INTERRUPTIBILITY;
     GUEST_DS_LIMIT GUEST_ES_LIMIT GUEST_FS_LIMIT GUEST_GS_LIMIT
-    GUEST_DS_BASE GUEST_ES_BASE
+    GUEST_DS_BASE GUEST_ES_BASE GUEST_CS_BASE GUEST_SS_BASE
 }
 
 /// L1's host state in the form of [`HOST_FIELDS`].
 #[derive(Clone, Debug)]
 pub struct HostState {
     values: [u64; HOST_FIELD_COUNT],
-    /// DS, ES, FS or GS is usable after an exit.
-    has_data_segments: bool,
+    /// IA32_EFER and IA32_PAT, where exits load them.
+    msrs: [u64; 2],
+    /// A 64-bit L1 without data segments, as they all are: what those fields
+    /// hold that come last does not matter to it.
+    is_flat: bool,
     /// Exits switch to 64-bit mode.
     pub(crate) is_64_bit: bool,
 }
@@ -95,7 +97,8 @@ impl HostState {
     pub(crate) const fn new() -> Self {
         Self {
             values: [0; HOST_FIELD_COUNT],
-            has_data_segments: true,
+            msrs: [0; 2],
+            is_flat: false,
             is_64_bit: false,
         }
     }
@@ -182,13 +185,30 @@ impl HostState {
             GUEST_DR7 = DR7_AFTER_EXIT;
         }
         // The others were zero from the start and stay so: LDTR, the bases of
-        // flat segments, DEBUGCTL, pending debug exceptions, interruptibility
-        // and activity.
-        self.has_data_segments = get!(*vmcs12, HOST_DS_SELECTOR)
-            | get!(*vmcs12, HOST_ES_SELECTOR)
-            | get!(*vmcs12, HOST_FS_SELECTOR)
-            | get!(*vmcs12, HOST_GS_SELECTOR)
-            != 0;
+        // flat segments, DEBUGCTL, pending debug exceptions and
+        // interruptibility. The activity state of VMCS 01 is active whenever L1
+        // executes an instruction, so it is not written at all.
+        self.msrs = [get!(*vmcs12, HOST_EFER), get!(*vmcs12, HOST_PAT)];
+        // In 64-bit mode the bases of CS and SS are not used, and what a
+        // segment that is unusable holds is undefined.
+        self.is_flat = self.is_64_bit
+            && get!(*vmcs12, HOST_DS_SELECTOR)
+                | get!(*vmcs12, HOST_ES_SELECTOR)
+                | get!(*vmcs12, HOST_FS_SELECTOR)
+                | get!(*vmcs12, HOST_GS_SELECTOR)
+                == 0;
+    }
+
+    /// Whether L1 is 64-bit and has no data segments after an exit.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.is_flat
+    }
+
+    /// Writes EFER and PAT, for exits that load both.
+    #[inline(always)]
+    pub(crate) fn store_msrs<V: Vmcs>(&self, vmcs01: &mut V) {
+        vmcs01.write_from::<0, 2>(Field::GUEST_EFER, &self.msrs);
+        vmcs01.write_from::<1, 2>(Field::GUEST_PAT, &self.msrs);
     }
 }
 

@@ -45,6 +45,7 @@ mod policy;
 #[cfg(test)]
 mod sequences;
 mod state;
+mod steady;
 #[cfg(test)]
 mod testing;
 

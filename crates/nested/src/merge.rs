@@ -97,6 +97,7 @@ impl Nested {
             self.merge_groups(vmcs02, policy, memory, groups, &mut merged);
         }
         self.merge_carried(vmcs02, groups, carry, &mut merged);
+        self.find_steady();
         self.in_l2 = true;
         self.entry_in_flight = true;
         merged

@@ -42,6 +42,39 @@ pub trait Registers {
 const PAGE_FAULT: u8 = 14;
 const MACHINE_CHECK: u8 = 18;
 
+/// The basic exit reasons, as bits, that are L1's whatever its controls say, but for VMCALL, which
+/// may be a direct flush: [`Nested::owner`] need not be asked.
+pub const ALWAYS_L1: u64 = {
+    use BasicExitReason as R;
+    const REASONS: &[R] = &[
+        R::TripleFault,
+        R::TaskSwitch,
+        R::Cpuid,
+        R::Getsec,
+        R::Invd,
+        R::Rsm,
+        R::Vmclear,
+        R::Vmlaunch,
+        R::Vmptrld,
+        R::Vmptrst,
+        R::Vmread,
+        R::Vmresume,
+        R::Vmwrite,
+        R::Vmxoff,
+        R::Vmxon,
+        R::Invept,
+        R::Invvpid,
+        R::Xsetbv,
+    ];
+    let mut mask = 0;
+    let mut n = 0;
+    while n < REASONS.len() {
+        mask |= 1 << REASONS[n] as u16;
+        n += 1;
+    }
+    mask
+};
+
 impl Nested {
     /// Whose exit `reason` of VMCS 02 is. L0 has looked at direct-flush
     /// hypercalls before, which L1 delegates to it.

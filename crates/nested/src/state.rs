@@ -79,6 +79,8 @@ pub struct Nested {
     pub(crate) primary_in_02: Option<vmx::PrimaryControls>,
     /// The VPID 12 of the last entry.
     pub(crate) last_vpid: Option<u16>,
+    /// The enlightened VMCS with which round trips go the short way at present.
+    pub(crate) steady: Option<Gpa1>,
     /// L2 is in the HLT activity state, and waits in L0.
     pub(crate) l2_halted: bool,
     pub(crate) in_l2: bool,
@@ -103,6 +105,7 @@ impl Nested {
             pdptes: None,
             primary_in_02: None,
             last_vpid: None,
+            steady: None,
             l2_halted: false,
             in_l2: false,
             entry_in_flight: false,
@@ -170,6 +173,7 @@ impl Nested {
     pub fn forget_groups(&mut self, groups: Dirty) {
         self.pending = self.pending.union(groups);
         self.stale = self.stale.union(groups);
+        self.steady = None;
         if groups.intersects(Dirty::CONTROL_PROC) {
             self.primary_in_02 = None;
         }

@@ -85,6 +85,23 @@ pointer_instruction!(
     "vmptrld"
 );
 
+/// [`vmptrld`] of a region that is known to be good; the hot path's form, which takes the operand
+/// where it lies and spends no instruction on the result.
+///
+/// # Safety
+/// As [`vmptrld`].
+#[inline(always)]
+pub unsafe fn vmptrld_known(region: &Spa) {
+    // SAFETY: the instruction reads the 8 bytes of `region`; the rest is the caller's promise.
+    unsafe {
+        asm!(
+            "vmptrld qword ptr [{region}]",
+            region = in(reg) core::ptr::from_ref(region),
+            options(nostack),
+        );
+    }
+}
+
 /// Leaves VMX operation.
 ///
 /// # Safety
@@ -107,6 +124,26 @@ pub unsafe fn vmread(field: Field) -> u64 {
         asm!(
             "vmread {value}, {field}",
             value = inout(reg) value,
+            field = in(reg) u64::from(field.encoding()),
+            options(nomem, nostack),
+        );
+    }
+    value
+}
+
+/// Reads a field of the current VMCS that is known to exist; the hot path's form. What it gives
+/// for another field is unspecified.
+///
+/// # Safety
+/// As [`vmread`].
+#[inline(always)]
+pub unsafe fn vmread_known(field: Field) -> u64 {
+    let value: u64;
+    // SAFETY: registers only; a failing VMREAD leaves whatever the destination held.
+    unsafe {
+        asm!(
+            "vmread {value}, {field}",
+            value = out(reg) value,
             field = in(reg) u64::from(field.encoding()),
             options(nomem, nostack),
         );

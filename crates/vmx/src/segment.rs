@@ -64,6 +64,18 @@ impl AccessRights {
         self.0 & (1 << 13) != 0
     }
 
+    /// Whether this is a 64-bit code segment that is not conforming and has DPL 0. In CS it means
+    /// that 64-bit code runs at privilege level 0: only in a conforming segment the level is
+    /// another than the segment's.
+    #[inline(always)]
+    pub const fn is_kernel_code64(self) -> bool {
+        const CODE: u32 = 1 << 3;
+        const CONFORMING: u32 = 1 << 2;
+        const DPL: u32 = 3 << 5;
+        const LONG: u32 = 1 << 13;
+        self.0 & (CODE | CONFORMING | DPL | LONG) == CODE | LONG
+    }
+
     /// D/B.
     #[inline]
     pub const fn is_default_big(self) -> bool {
@@ -92,6 +104,14 @@ mod tests {
         let code = AccessRights::CODE64;
         assert!(code.is_long() && code.is_present() && code.is_code_or_data() && code.is_usable());
         assert!(!code.is_default_big());
+        assert!(code.is_kernel_code64() && !AccessRights::CODE32.is_kernel_code64());
+        // A user's, a conforming one, data, and 32-bit code.
+        for other in [0xA0FB, 0xA09F, 0xA093, 0xC09B] {
+            assert!(
+                !AccessRights::from_raw(other).is_kernel_code64(),
+                "{other:#x}"
+            );
+        }
         assert_eq!((code.segment_type(), code.dpl()), (11, 0));
         assert_eq!(AccessRights::DATA.segment_type(), 3);
         assert!(!AccessRights::BUSY_TSS.is_code_or_data());

@@ -4,19 +4,24 @@
 //! address, at the address that HOST_RSP names; a VM exit starts there, stores the guest's
 //! general registers into the VP and calls Rust on the rest of the stack. Nothing of the host's
 //! is kept in registers across a guest's run, so nothing needs saving for it.
+//!
+//! VMCS 01 and VMCS 02 have a HOST_RIP each, so that where an exit arrives says whose it is.
+//!
+//! Every entry is a VMRESUME. A VMCS that has not been launched yet refuses it (VMfail 5) and is
+//! launched then: the one time that costs an instruction more is the first.
 
 use core::arch::global_asm;
 
 use super::exits;
 use crate::cpu::per_cpu::KICKED_OFFSET;
 
-/// What is to be executed to enter the guest; the number that the exit handler returns.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Entry {
-    /// VMRESUME: the current VMCS has been launched.
+/// What comes after an entry that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Retry {
+    /// Another VMRESUME.
     Resume = 0,
-    /// VMLAUNCH: it has not.
+    /// VMLAUNCH: the VMCS has not been launched.
     Launch = 1,
 }
 
@@ -26,17 +31,10 @@ global_asm!(
     .global vp_entry_start
     .global vp_entry_end
     .global vp_entry_kicked
-    .global vp_exit
+    .global vp_exit_l1
+    .global vp_exit_l2
 
-    // vp_enter(vp, stack, entry): puts the VP's address at `stack` and goes on from there.
-    vp_enter:
-    mov rsp, rsi
-    mov [rsp], rdi
-    mov rax, rdx
-    jmp vp_entry_start
-
-    .balign 64
-    vp_exit:
+    .macro SAVE_GUEST
     push rdi
     mov rdi, [rsp + 8]
     mov [rdi + 0], rax
@@ -54,15 +52,10 @@ global_asm!(
     mov [rdi + 112], r14
     mov [rdi + 120], r15
     pop qword ptr [rdi + 56]
-    call {exited}
+    .endm
 
-    // A kick that arrives from here on sends the processor to vp_entry_kicked: by the test, or
-    // by the NMI handler where the test has been passed already.
-    vp_entry_start:
-    cmp byte ptr gs:[{kicked}], 0
-    jne vp_entry_kicked
+    .macro LOAD_GUEST
     mov rdi, [rsp]
-    test eax, eax
     mov rax, [rdi + 0]
     mov rcx, [rdi + 8]
     mov rdx, [rdi + 16]
@@ -78,15 +71,45 @@ global_asm!(
     mov r14, [rdi + 112]
     mov r15, [rdi + 120]
     mov rdi, [rdi + 56]
-    jnz 2f
+    .endm
+
+    // vp_enter(vp, stack): puts the VP's address at `stack` and goes on from there.
+    vp_enter:
+    mov rsp, rsi
+    mov [rsp], rdi
+    jmp vp_entry_start
+
+    .balign 64
+    vp_exit_l1:
+    SAVE_GUEST
+    call {l1_exited}
+    jmp vp_entry_start
+
+    .balign 64
+    vp_exit_l2:
+    SAVE_GUEST
+    call {l2_exited}
+
+    // A kick that arrives from here on sends the processor to vp_entry_kicked: by the test, or
+    // by the NMI handler where the test has been passed already.
+    vp_entry_start:
+    cmp byte ptr gs:[{kicked}], 0
+    jne vp_entry_kicked
+    LOAD_GUEST
     vmresume
     jmp vp_entry_end
-    2:
+
+    vp_entry_launch:
+    cmp byte ptr gs:[{kicked}], 0
+    jne vp_entry_kicked
+    LOAD_GUEST
     vmlaunch
     vp_entry_end:
     // Only a VMfail comes here.
     mov rdi, [rsp]
     call {failed}
+    test eax, eax
+    jnz vp_entry_launch
     jmp vp_entry_start
 
     vp_entry_kicked:
@@ -94,7 +117,8 @@ global_asm!(
     call {kicked_handler}
     jmp vp_entry_start
     "#,
-    exited = sym exits::exited,
+    l1_exited = sym exits::l1_exited,
+    l2_exited = sym exits::l2_exited,
     failed = sym exits::entry_failed,
     kicked_handler = sym exits::kicked,
     kicked = const KICKED_OFFSET,
@@ -106,8 +130,11 @@ unsafe extern "C" {
     /// # Safety
     /// `vp` is this processor's, for good; `stack` is the HOST_RSP of its VMCSs, 16-byte
     /// aligned, with room above for one word; the current VMCS is ready to be entered.
-    pub fn vp_enter(vp: *mut core::ffi::c_void, stack: u64, entry: Entry) -> !;
+    pub fn vp_enter(vp: *mut core::ffi::c_void, stack: u64) -> !;
 
-    /// Where VM exits arrive: HOST_RIP.
-    pub static vp_exit: [u8; 0];
+    /// Where exits of VMCS 01 arrive: its HOST_RIP.
+    pub static vp_exit_l1: [u8; 0];
+
+    /// Where exits of VMCS 02 arrive: its HOST_RIP.
+    pub static vp_exit_l2: [u8; 0];
 }

@@ -25,12 +25,10 @@ impl Vp {
         tsc::now().wrapping_add(self.tsc_offset)
     }
 
-    /// Asks for attention before the next entry if something waits for L1, or if a window is open
-    /// for something that waits no longer.
+    /// L1 and L2 take turns: what waits for L1 finds another guest, and windows another VMCS.
     #[inline(always)]
     pub fn attend_if_needed(&mut self) {
-        let waits = self.apic.pending().is_some() | self.nmi_pending | self.init_pending;
-        self.attention |= waits | !self.windows.is_empty();
+        self.attention |= self.waiting;
     }
 
     /// Takes what others have put into the inbox. Returns whether there was anything.
@@ -117,7 +115,15 @@ impl Vp {
         if self.index == 0 && self.partition.has_input {
             deadline = deadline.min(now + self.partition.tsc_hz / POLLS_PER_SECOND);
         }
+        self.set_deadline(deadline, now);
+    }
+
+    fn set_deadline(&mut self, deadline: u64, now: u64) {
         self.deadline = deadline;
+        // Rounded up, for a timer is never early; a later deadline takes several runs.
+        let due = (deadline >> self.timer_shift).saturating_add(1);
+        let reach = (now >> self.timer_shift) + u64::from(u32::MAX);
+        self.timer_target = due.min(reach);
     }
 
     /// Raises the interrupts of timers that are due.
@@ -130,8 +136,9 @@ impl Vp {
         }
         self.update_deadline();
         // A period shorter than an exit would leave the guest no instruction in between.
-        let soonest = tsc::now() + self.partition.tsc_hz / SHORTEST_PERIODS_PER_SECOND;
-        self.deadline = self.deadline.max(soonest);
+        let now = tsc::now();
+        let soonest = now + self.partition.tsc_hz / SHORTEST_PERIODS_PER_SECOND;
+        self.set_deadline(self.deadline.max(soonest), now);
         self.attention = true;
     }
 

@@ -1,105 +1,181 @@
 //! The exits of a VP, and what is done before each entry.
 
+use nested::reflect::ALWAYS_L1;
 use platform::counters::Counter;
-use vmx::{BasicExitReason, CrAccess, ExitReason, Field, IoAccess};
+use vmx::{BasicExitReason, CrAccess, ExitReason, Field, IoAccess, VmInstructionError};
 
-use super::entry::Entry;
-use super::shootdown::{publish_entry, publish_exit};
+use super::entry::Retry;
+use super::shootdown::{l1_flush_is_asked, l2_flush_is_asked, publish_entry, publish_exit};
 use super::vmcs::{read, write};
 use super::{Activity, Registers, Vp};
 use crate::cpu::{register, tsc};
 use crate::{fatal, log};
 
-/// Where the entry code comes after every VM exit, with the VP's registers stored.
-pub extern "C" fn exited(vp: &mut Vp) -> Entry {
-    publish_exit(vp.index);
-    vp.count(Counter::Exits);
+/// Where the entry code comes after an exit of VMCS 01, with L1's registers stored.
+///
+/// This and what it continues in are leaves: what a round trip always does needs no call, and what
+/// it does seldom is a tail call, so that no register is saved for it.
+pub extern "C" fn l1_exited(vp: &mut Vp) {
+    publish_exit(vp.cell);
+    vp.count(Counter::L1Exits);
     let reason = ExitReason::from_raw(read(Field::EXIT_REASON) as u32);
-    if vp.nested.is_in_l2() {
-        vp.count(Counter::L2Exits);
-        vp.l2_exit(reason);
-    } else {
-        vp.count(Counter::L1Exits);
-        vp.l1_exit(reason);
+    if reason == ExitReason::new(BasicExitReason::Vmresume) && vp.resume_l2() {
+        return vp.prepare_l2_entry();
     }
+    other_l1_exit(vp, reason)
+}
+
+/// An exit of L1 that is not a step of an L2 round trip.
+#[inline(never)]
+extern "C" fn other_l1_exit(vp: &mut Vp, reason: ExitReason) {
+    vp.l1_exit(reason);
+    vp.prepare_entry()
+}
+
+/// Where the entry code comes after an exit of VMCS 02, with L2's registers stored.
+pub extern "C" fn l2_exited(vp: &mut Vp) {
+    publish_exit(vp.cell);
+    vp.count(Counter::L2Exits);
+    let reason = ExitReason::from_raw(read(Field::EXIT_REASON) as u32);
+    if reason.raw() < 64 && ALWAYS_L1 >> reason.raw() & 1 != 0 {
+        return reflect(vp, reason);
+    }
+    other_l2_exit(vp, reason)
+}
+
+/// An exit of L2 that it takes more than the reason to find the owner of.
+#[inline(never)]
+extern "C" fn other_l2_exit(vp: &mut Vp, reason: ExitReason) {
+    if vp.l2_exit(reason) {
+        return reflect(vp, reason);
+    }
+    vp.prepare_entry()
+}
+
+/// Turns an exit of L2, as hardware reported it, into one of L1's.
+#[inline(never)]
+extern "C" fn reflect(vp: &mut Vp, reason: ExitReason) {
+    if vp.reflect_shortly(reason) {
+        return vp.prepare_l1_entry();
+    }
+    reflect_in_full(vp)
+}
+
+#[inline(never)]
+extern "C" fn reflect_in_full(vp: &mut Vp) {
+    vp.reflect();
     vp.prepare_entry()
 }
 
 /// Where the entry code comes instead of entering when another processor has kicked this one.
-pub extern "C" fn kicked(vp: &mut Vp) -> Entry {
+pub extern "C" fn kicked(vp: &mut Vp) {
     let _ = crate::cpu::per_cpu::this().take_kick();
-    publish_exit(vp.index);
-    vp.withdraw_entry();
+    publish_exit(vp.cell);
     vp.drain_inbox();
     vp.prepare_entry()
 }
 
-/// Where the entry code comes when VMLAUNCH or VMRESUME failed.
-pub extern "C" fn entry_failed(vp: &mut Vp) -> Entry {
-    publish_exit(vp.index);
-    vp.withdraw_entry();
-    let error = read(Field::INSTRUCTION_ERROR);
-    if !vp.l2_entry_failed(error as u32) {
+/// Where the entry code comes when VMRESUME or VMLAUNCH failed.
+pub extern "C" fn entry_failed(vp: &mut Vp) -> Retry {
+    let error = read(Field::INSTRUCTION_ERROR) as u32;
+    if error == VmInstructionError::VmresumeNotLaunched as u32 {
+        return Retry::Launch;
+    }
+    publish_exit(vp.cell);
+    if !vp.l2_entry_failed(error) {
         panic!("VM entry of L1 failed with VM-instruction error {error}");
     }
-    vp.prepare_entry()
+    vp.prepare_entry();
+    Retry::Resume
+}
+
+/// [`Vp::prepare_entry`] where there may be something to attend to.
+#[cold]
+#[inline(never)]
+fn attend_and_prepare(vp: &mut Vp) {
+    vp.prepare_entry();
+}
+
+#[cold]
+#[inline(never)]
+fn settle(vp: &mut Vp) {
+    vp.settle();
 }
 
 impl Vp {
-    /// What every entry, of L1 or L2, needs first.
-    #[inline(always)]
-    pub fn prepare_entry(&mut self) -> Entry {
+    /// What an entry needs: of L2 if the VP is there, else of L1.
+    #[inline]
+    pub fn prepare_entry(&mut self) {
         if self.attention {
             self.attend();
         }
-        publish_entry(self.index);
+        publish_entry(self.cell);
+        self.settle();
+    }
+
+    /// What an entry of L1 needs, after an exit that has changed nothing of what it is to be given.
+    #[inline(always)]
+    pub fn prepare_l1_entry(&mut self) {
+        if self.attention {
+            return attend_and_prepare(self);
+        }
+        publish_entry(self.cell);
+        if l1_flush_is_asked(self.cell) {
+            return settle(self);
+        }
+        self.arm_timer();
+    }
+
+    /// The same for an entry of L2.
+    #[inline(always)]
+    pub fn prepare_l2_entry(&mut self) {
+        if self.attention {
+            return attend_and_prepare(self);
+        }
+        publish_entry(self.cell);
+        if l2_flush_is_asked(self.cell) || self.nested.is_shadow_stale() {
+            return settle(self);
+        }
+        self.arm_timer();
+    }
+
+    /// After [`publish_entry`]: forgets what others have taken away, and arms the timer.
+    fn settle(&mut self) {
         if self.nested.is_in_l2() {
             self.settle_shadow();
             self.settle_l2_translations();
         } else {
             self.settle_l1_translations();
         }
-        // Late by what is left of this path: a timer may be late, never early.
-        let mut left = self.deadline.saturating_sub(tsc::now());
         if self.nested.leaves_at_once() {
-            left = 0;
+            write(Field::VMX_PREEMPTION_TIMER_VALUE, 0);
+        } else {
+            self.arm_timer();
         }
-        write(
-            Field::VMX_PREEMPTION_TIMER_VALUE,
-            self.partition.preemption_value(left),
-        );
-        self.entry()
     }
 
-    /// What the current VMCS needs to be entered.
+    /// Has the guest leave when the next timer is due.
     #[inline(always)]
-    fn entry(&mut self) -> Entry {
-        self.entry = if core::mem::replace(self.launched(), true) {
-            Entry::Resume
-        } else {
-            Entry::Launch
-        };
-        self.entry
-    }
-
-    /// The guest was not entered after all: a first entry stays a first entry.
-    fn withdraw_entry(&mut self) {
-        if self.entry == Entry::Launch {
-            *self.launched() = false;
-        }
-    }
-
-    fn launched(&mut self) -> &mut bool {
-        if self.nested.is_in_l2() {
-            self.nested.launched()
-        } else {
-            &mut self.launched01
-        }
+    fn arm_timer(&self) {
+        // Late by what is left of this path: a timer may be late, never early.
+        let left = self
+            .timer_target
+            .saturating_sub(tsc::now() >> self.timer_shift);
+        write(Field::VMX_PREEMPTION_TIMER_VALUE, left);
     }
 
     /// Something may have changed: gives the guest what it is to be given.
     #[cold]
+    #[inline(never)]
     fn attend(&mut self) {
+        self.give_what_waits();
+        self.waiting = self.apic.pending().is_some()
+            || self.nmi_pending
+            || self.init_pending
+            || !self.windows.is_empty();
+    }
+
+    fn give_what_waits(&mut self) {
         self.attention = false;
         if self.nested.is_in_l2() {
             self.interrupt_l2();

@@ -19,7 +19,7 @@ impl Vp {
     fn counted(&self, counter: Counter) -> Option<u64> {
         match counter.is_access() {
             true => accesses::counted(counter),
-            false => Some(self.counters[counter as usize]),
+            false => Some(self.counter(counter)),
         }
     }
 

@@ -93,15 +93,16 @@ pub struct Vp {
     registers: Registers,
     /// VP index, and number of the physical processor.
     index: usize,
+    /// What others may touch of this VP.
+    cell: &'static shootdown::Cell,
     partition: &'static Partition,
     /// VMCS 01.
     vmcs01: Spa,
-    /// Whether VMCS 01 has been launched since it was cleared.
-    launched01: bool,
-    /// How the guest is being entered, or was last.
-    entry: entry::Entry,
     /// Whether something may have changed what L1 is to be given before its next entry.
     attention: bool,
+    /// Whether something was left for L1 when that was last looked at: it is looked at again when
+    /// L1 and L2 take turns.
+    waiting: bool,
     activity: Activity,
     nmi_pending: bool,
     /// INIT came while VMX operation blocks it.
@@ -110,6 +111,10 @@ pub struct Vp {
     windows: PrimaryControls,
     /// When the next timer is due, in the processor's TSC; `u64::MAX` when none is.
     deadline: u64,
+    /// The same as the VMX-preemption timer counts, not farther off than it reaches.
+    timer_target: u64,
+    /// The VMX-preemption timer counts once in 2^this TSC ticks.
+    timer_shift: u32,
     /// L1's TSC less the processor's.
     tsc_offset: u64,
     apic: LocalApic,
@@ -126,6 +131,16 @@ impl Vp {
     #[inline(always)]
     pub fn count(&mut self, counter: Counter) {
         self.counters[counter as usize] += 1;
+    }
+
+    /// What a counter has come to.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        let count = |counter: Counter| self.counters[counter as usize];
+        match counter {
+            // Counted apart, and added up when somebody asks.
+            Counter::Exits => count(Counter::L1Exits) + count(Counter::L2Exits),
+            _ => count(counter),
+        }
     }
 
     /// A general register of L1, whose VMCS is current.

@@ -67,8 +67,6 @@ pub struct Partition {
     pub clock: platform::apic::TimerClock,
     /// Whether console input comes by the physical UART.
     pub has_input: bool,
-    /// The preemption timer counts once in 2^this TSC ticks.
-    pub preemption_shift: u32,
     devices: Mutex<Devices>,
 }
 
@@ -122,14 +120,6 @@ impl Partition {
         });
     }
 
-    /// What the preemption timer is to be set to, to expire `ticks` TSC ticks from now.
-    #[inline(always)]
-    pub fn preemption_value(&self, ticks: u64) -> u64 {
-        // Rounded up: a timer is never early. A later deadline takes several runs.
-        let round = (1u64 << self.preemption_shift) - 1;
-        (ticks.saturating_add(round) >> self.preemption_shift).min(0xFFFF_FFFF)
-    }
-
     /// Hands what has been typed to the console UART.
     pub fn poll_input(&self) {
         const LINE_STATUS: u16 = 0x3FD;
@@ -160,7 +150,6 @@ impl Partition {
             address_width: parts.address_width,
             flushing: AtomicUsize::new(0),
             cpu_signature: parts.cpu_signature,
-            preemption_shift: (parts.capabilities.misc & 31) as u32,
             capabilities: parts.capabilities,
             offered: parts.offered,
             controls: parts.controls,

@@ -31,6 +31,7 @@ pub fn report_counters(reason: &str) {
         // SAFETY: VPs are never freed; their owners have stopped, or count on while this reads,
         // which a volatile read of a word survives.
         let counters = unsafe { (&raw const (*vp).counters).read_volatile() };
+        let exits = counters[Counter::L1Exits as usize] + counters[Counter::L2Exits as usize];
         if first {
             output::write(
                 channel,
@@ -47,7 +48,10 @@ pub fn report_counters(reason: &str) {
                     "{}\"{}\":{}",
                     if i == 0 { "" } else { "," },
                     counter.name(),
-                    counters[*counter as usize]
+                    match counter {
+                        Counter::Exits => exits,
+                        _ => counters[*counter as usize],
+                    }
                 ),
             );
         }

@@ -16,7 +16,7 @@ use crate::cpu::per_cpu::{self, MAX_CPUS};
 
 /// What others may touch of a VP, alone on its cache lines.
 #[repr(align(128))]
-struct Cell {
+pub struct Cell {
     /// Odd while the VP is in a guest. It grows with each change, so that a processor that waits
     /// for the VP to leave is not fooled by its return.
     runs: AtomicU64,
@@ -48,40 +48,54 @@ static CELLS: [Cell; MAX_CPUS] = [const {
     }
 }; MAX_CPUS];
 
-/// The VP is about to enter a guest: from here on a shoot-down waits for it.
+/// What others may touch of the VP `index`.
+pub fn cell(index: usize) -> &'static Cell {
+    &CELLS[index]
+}
+
+/// The VP, which was not in a guest, is about to enter one: from here on a shoot-down waits for it.
 #[inline(always)]
-pub fn publish_entry(index: usize) {
-    let runs = &CELLS[index].runs;
-    let count = runs.load(Ordering::Relaxed);
-    if count & 1 == 0 {
-        // Ordered before the reads of what is to be forgotten.
-        runs.store(count + 1, Ordering::SeqCst);
-    }
+pub fn publish_entry(cell: &Cell) {
+    // Ordered before the reads of what is to be forgotten.
+    let before = cell.runs.fetch_add(1, Ordering::SeqCst);
+    debug_assert!(before & 1 == 0);
 }
 
 /// The VP has left its guest, and will look at what it has to forget before it enters one again.
 #[inline(always)]
-pub fn publish_exit(index: usize) {
-    let runs = &CELLS[index].runs;
-    let count = runs.load(Ordering::Relaxed);
-    if count & 1 != 0 {
-        runs.store(count + 1, Ordering::Release);
-    }
+pub fn publish_exit(cell: &Cell) {
+    // The VP's processor alone writes this.
+    let before = cell.runs.load(Ordering::Relaxed);
+    cell.runs.store(before.wrapping_add(1), Ordering::Release);
+    debug_assert!(before & 1 != 0);
 }
 
-/// Whether L1's translations on this VP's processor are to be flushed; the question is taken as
-/// answered.
+/// Whether L1's translations on this VP's processor are to be flushed.
 #[inline(always)]
-pub fn take_l1_flush(index: usize) -> bool {
-    let flag = &CELLS[index].flush_l1;
-    flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
+pub fn l1_flush_is_asked(cell: &Cell) -> bool {
+    cell.flush_l1.load(Ordering::SeqCst)
+}
+
+/// Whether L2's translations on this VP's processor are to be flushed.
+#[inline(always)]
+pub fn l2_flush_is_asked(cell: &Cell) -> bool {
+    cell.flush_l2.load(Ordering::SeqCst)
+}
+
+/// As [`l1_flush_is_asked`]; the question is taken as answered.
+fn take_l1_flush(cell: &Cell) -> bool {
+    l1_flush_is_asked(cell) && cell.flush_l1.swap(false, Ordering::SeqCst)
+}
+
+/// As [`l2_flush_is_asked`]; the question is taken as answered.
+pub fn take_l2_flush(cell: &Cell) -> bool {
+    l2_flush_is_asked(cell) && cell.flush_l2.swap(false, Ordering::SeqCst)
 }
 
 /// This VP is about to run this context; before [`publish_entry`]. Returns whether it is another
 /// one than the last: its translations must go then.
 #[inline(always)]
-pub fn publish_context(index: usize, context: L2Context) -> bool {
-    let cell = &CELLS[index];
+pub fn publish_context(cell: &Cell, context: L2Context) -> bool {
     let is_other = cell.vm.load(Ordering::Relaxed) != context.vm
         || cell.vp.load(Ordering::Relaxed) != context.vp;
     if is_other {
@@ -89,14 +103,6 @@ pub fn publish_context(index: usize, context: L2Context) -> bool {
         cell.vp.store(context.vp, Ordering::Relaxed);
     }
     is_other
-}
-
-/// Whether L2's translations on this VP's processor are to be flushed; the question is taken as
-/// answered.
-#[inline(always)]
-pub fn take_l2_flush(index: usize) -> bool {
-    let flag = &CELLS[index].flush_l2;
-    flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
 }
 
 /// Flushes L2's linear translations on the processors that run, or ran last, a context that
@@ -150,9 +156,8 @@ impl Vp {
     }
 
     /// Forgets L1's linear translations on this processor if another VP has asked for it.
-    #[inline(always)]
     pub fn settle_l1_translations(&self) {
-        if take_l1_flush(self.index) {
+        if take_l1_flush(self.cell) {
             // SAFETY: root operation; L0 needs a processor with VPIDs and this scope.
             let _ = unsafe { invvpid(InvvpidScope::Single(VPID01)) };
         }

@@ -18,7 +18,7 @@ use super::memory::L1Memory;
 use super::nested::{self as nested_vp, NestedVp, TableAccess, TableSource};
 use super::partition::{Partition, Parts};
 use super::vmcs01::{self, Controls, Structures};
-use super::{Activity, Registers, Vp, cpuid, entry, loader, report};
+use super::{Activity, Registers, Vp, cpuid, entry, loader, report, shootdown};
 use crate::boot::information::{Information, Module};
 use crate::boot::options::{Input, Options};
 use crate::cpu::{per_cpu, tsc};
@@ -333,7 +333,7 @@ pub fn run(index: usize) -> ! {
     // SAFETY: as above.
     unsafe { instructions::vmptrld(vmcs01) }
         .unwrap_or_else(|error| panic!("VMCS 01 cannot be loaded: {error:?}"));
-    vmcs01::write_host_state(stack);
+    vmcs01::write_host_state(stack, &raw const entry::vp_exit_l1);
     vmcs01::write_controls(
         &partition.controls,
         &Structures {
@@ -354,11 +354,11 @@ pub fn run(index: usize) -> ! {
     let mut vp = Box::new(Vp {
         registers,
         index,
+        cell: shootdown::cell(index),
         partition,
         vmcs01,
-        launched01: false,
-        entry: entry::Entry::Launch,
         attention: true,
+        waiting: false,
         activity: if index == 0 {
             Activity::Running
         } else {
@@ -368,6 +368,8 @@ pub fn run(index: usize) -> ! {
         init_pending: false,
         windows: PrimaryControls::empty(),
         deadline: u64::MAX,
+        timer_target: 0,
+        timer_shift: (partition.capabilities.misc & 31) as u32,
         tsc_offset: partition.tsc_offset,
         apic: LocalApic::new(index as u32, index == 0, partition.clock),
         hyperv: ::hyperv::Vp::new(index as u32),
@@ -377,10 +379,10 @@ pub fn run(index: usize) -> ! {
         latched: super::io::Latched::default(),
     });
     vp.update_deadline();
-    let entry = vp.prepare_entry();
+    vp.prepare_entry();
     let vp = Box::into_raw(vp);
     report::register(index, vp);
     // SAFETY: the VP is this processor's for good, VMCS 01 is current and complete, and the stack
     // is the processor's own with a word at `stack`.
-    unsafe { entry::vp_enter(vp.cast(), stack, entry) }
+    unsafe { entry::vp_enter(vp.cast(), stack) }
 }

@@ -8,12 +8,12 @@ use vmx::{Field, instructions};
 
 use super::accesses;
 
-/// Reads a field of the current VMCS.
+/// Reads a field of the current VMCS; one that every processor has that L0 runs on.
 #[inline(always)]
 pub fn read(field: Field) -> u64 {
     accesses::count(Counter::Reads02);
     // SAFETY: see the module.
-    unsafe { instructions::vmread(field) }
+    unsafe { instructions::vmread_known(field) }
 }
 
 /// Writes a field of the current VMCS.

@@ -9,7 +9,6 @@ use vmx::{
     SecondaryControls, ept_vpid,
 };
 
-use super::entry::vp_exit;
 use super::vmcs::write;
 use crate::cpu::descriptor::{self, CODE, DATA, TSS};
 use crate::cpu::{msr, per_cpu, register};
@@ -118,8 +117,8 @@ impl Controls {
     }
 }
 
-/// Writes the host state of the current VMCS: where exits of this processor land.
-pub fn write_host_state(stack: u64) {
+/// Writes the host state of the current VMCS: exits land at `handler`, on `stack`.
+pub fn write_host_state(stack: u64, handler: *const [u8; 0]) {
     let bases = descriptor::host_bases();
     write(Field::HOST_CR0, register::cr0());
     write(Field::HOST_CR3, mapping::root().raw());
@@ -151,7 +150,7 @@ pub fn write_host_state(stack: u64) {
     write(Field::HOST_PAT, pat);
     write(Field::HOST_EFER, efer);
     write(Field::HOST_RSP, stack);
-    write(Field::HOST_RIP, &raw const vp_exit as u64);
+    write(Field::HOST_RIP, handler as u64);
 }
 
 /// What of a partition its VMCS 01s name.

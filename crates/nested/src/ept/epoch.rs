@@ -10,11 +10,11 @@ use vmx::ept::{Access, Eptp};
 /// The generation of each shadow of a set: how often something was taken from
 /// it. Read by VPs without the set's lock.
 #[derive(Debug)]
-pub struct Epochs(Box<[AtomicU64]>);
+pub struct Epochs(Box<[Arc<AtomicU64>]>);
 
 impl Epochs {
     pub(super) fn new(slots: usize) -> Arc<Self> {
-        Arc::new(Self((0..slots).map(|_| AtomicU64::new(0)).collect()))
+        Arc::new(Self((0..slots).map(|_| Arc::default()).collect()))
     }
 
     /// The present generation.
@@ -102,9 +102,16 @@ impl Attachment {
 #[derive(Debug)]
 pub struct VpView {
     epochs: Arc<Epochs>,
-    /// By slot, the generation at this processor's last INVEPT.
+    /// By slot, the generation at this processor's last INVEPT; that of the
+    /// present slot is in `known`.
     seen: Box<[u64]>,
-    pub(super) current: Option<Attachment>,
+    current: Option<Attachment>,
+    /// The generation of the present shadow; without one, `none`.
+    generation: Arc<AtomicU64>,
+    /// A generation that never changes.
+    none: Arc<AtomicU64>,
+    /// `generation` at this processor's last INVEPT for it.
+    known: u64,
     /// What L1 was told to be missing and may have mapped since.
     reflected: Option<(Gpa2, Access)>,
 }
@@ -112,10 +119,14 @@ pub struct VpView {
 impl VpView {
     pub(super) fn new(epochs: Arc<Epochs>) -> Self {
         let seen = (0..epochs.0.len()).map(|_| 0).collect();
+        let none = Arc::<AtomicU64>::default();
         Self {
             epochs,
             seen,
             current: None,
+            generation: none.clone(),
+            none,
+            known: 0,
             reflected: None,
         }
     }
@@ -133,10 +144,26 @@ impl VpView {
         matches!(&self.current, Some(a) if a.tag.raw() == eptp12.root())
     }
 
+    /// Takes hold of a shadow; none is held.
+    pub(super) fn take_on(&mut self, attachment: Attachment) {
+        let slot = attachment.slot;
+        if let (Some(generation), Some(&known)) = (self.epochs.0.get(slot), self.seen.get(slot)) {
+            self.generation = generation.clone();
+            self.known = known;
+        }
+        self.current = Some(attachment);
+    }
+
     /// Lets go of the shadow, and of what concerned it.
     pub(super) fn take_current(&mut self) -> Option<Attachment> {
         self.reflected = None;
-        self.current.take()
+        let current = self.current.take()?;
+        if let Some(seen) = self.seen.get_mut(current.slot) {
+            *seen = self.known;
+        }
+        self.generation = self.none.clone();
+        self.known = 0;
+        Some(current)
     }
 
     /// Notes the EPT violation that L1 is told of. Most of the time L1 maps the
@@ -144,6 +171,12 @@ impl VpView {
     #[inline]
     pub fn note_reflected(&mut self, at: Gpa2, access: Access) {
         self.reflected = Some((at, access));
+    }
+
+    /// Whether [`VpView::take_reflected`] has something.
+    #[inline(always)]
+    pub fn has_reflected(&self) -> bool {
+        self.reflected.is_some()
     }
 
     /// The last violation that L1 was told of, once, for
@@ -157,19 +190,26 @@ impl VpView {
         self.reflected.take()
     }
 
+    /// Whether something was taken from the present shadow since this
+    /// processor's last INVEPT for it: [`VpView::take_invalidation`] says what
+    /// to do. To be called after publishing that the VP is about to be in L2
+    /// (see the [module](super)).
+    #[inline(always)]
+    pub fn is_stale(&self) -> bool {
+        self.generation.load(Ordering::SeqCst) != self.known
+    }
+
     /// The pointer for which the processor must execute a single-context
     /// INVEPT before it enters L2 on the present shadow; `None` if nothing was
-    /// removed from it since the last time. To be called after publishing that
-    /// the VP is about to be in L2 (see the [module](super)).
+    /// removed from it since the last time. When to call it: as
+    /// [`VpView::is_stale`].
     #[inline]
     pub fn take_invalidation(&mut self) -> Option<Eptp> {
-        let current = self.current.as_ref()?;
-        let now = self.epochs.get(current.slot);
-        let seen = self.seen.get_mut(current.slot)?;
-        if *seen == now {
+        let now = self.generation.load(Ordering::SeqCst);
+        if self.known == now {
             return None;
         }
-        *seen = now;
-        Some(current.eptp())
+        self.known = now;
+        self.current.as_ref().map(Attachment::eptp)
     }
 }

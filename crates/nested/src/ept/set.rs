@@ -198,7 +198,7 @@ impl<M: TableMemory, F: TableFrames> ShadowSet<M, F> {
         let holder = Holders::one(number);
         slot.holders = slot.holders.with(holder);
         slot.used = self.clock;
-        vp.current = Some(Attachment::new(tag, index, slot.root, holder));
+        vp.take_on(Attachment::new(tag, index, slot.root, holder));
         Ok(())
     }
 

@@ -138,15 +138,14 @@ impl Vp {
             vm: words.vm_id,
             vp: words.vp_id,
         };
-        if shootdown::publish_context(self.index, context) {
+        if shootdown::publish_context(self.cell, context) {
             super::flush_vpid02();
         }
     }
 
     /// Forgets L2's linear translations on this processor if an L2 has asked for it.
-    #[inline(always)]
     pub fn settle_l2_translations(&self) {
-        if shootdown::take_l2_flush(self.index) {
+        if shootdown::take_l2_flush(self.cell) {
             super::flush_vpid02();
         }
     }

@@ -13,9 +13,9 @@ use vmx::{
 
 use super::super::Vp;
 use super::super::vmcs::read;
-use super::flush_vpid02;
 use super::pages::{CurrentVmcs, L1Page};
 use super::vmcs02::L1_REGISTERS;
+use super::{enlightened_vmcs, flush_vpid02, load};
 use crate::log;
 
 /// EFER.LMA.
@@ -71,6 +71,35 @@ impl Vp {
                 self.return_to_l1_host(false);
             }
         }
+    }
+
+    /// VMRESUME of L1, if nothing changed that L0 keeps since L2 last ran on this VP. Returns whether
+    /// L2 is to be entered; the instruction is still to be executed otherwise. The rest of the way is
+    /// [`Vp::prepare_l2_entry`].
+    #[inline(always)]
+    pub fn resume_l2(&mut self) -> bool {
+        let (Some(assist), Some(page)) = (&self.nested.assist, &self.nested.page) else {
+            return false;
+        };
+        let Some(at) = enlightened_vmcs(assist) else {
+            return false;
+        };
+        let vmcs02 = &self.nested.vmcs02;
+        if self.nested.view.has_reflected()
+            || !self.nested.logic.resume_steady(
+                at,
+                page,
+                &CurrentVmcs,
+                || load(vmcs02),
+                &mut CurrentVmcs,
+            )
+        {
+            return false;
+        }
+        self.nested.is_02_current = true;
+        self.count(Counter::NestedEntries);
+        self.attend_if_needed();
+        true
     }
 
     /// Says why L1's entry did not come to pass, the first times.

@@ -3,11 +3,12 @@
 use nested::reflect::Owner;
 use nested::{ExitInfo, events};
 use platform::counters::Counter;
-use vmx::{BasicExitReason, EptViolation, ExitReason, Field, InterruptionInfo, IoAccess};
+use vmx::{BasicExitReason, EptViolation, ExitReason, Field, IoAccess};
 
 use super::super::vmcs::read;
 use super::super::{Registers, Vp, exits};
 use super::entry::page_of;
+use super::load;
 use super::pages::CurrentVmcs;
 use super::shadow::{Reflection, Violation};
 use crate::log;
@@ -20,16 +21,19 @@ impl nested::reflect::Registers for Registers {
 }
 
 impl Vp {
-    /// An exit of L2, whose VMCS is current.
+    /// An exit of L2, whose VMCS is current. Returns whether it is to be reflected as it stands;
+    /// it has been answered otherwise.
     #[inline]
-    pub fn l2_exit(&mut self, reason: ExitReason) {
+    pub fn l2_exit(&mut self, reason: ExitReason) -> bool {
         if reason.is_entry_failure() {
-            return self.failed_l2_entry();
+            self.failed_l2_entry();
+            return false;
         }
         self.nested.logic.note_exit();
         if reason.basic() == Some(BasicExitReason::Vmcall) {
             if self.direct_flush() {
-                return self.count(Counter::DirectFlushes);
+                self.count(Counter::DirectFlushes);
+                return false;
             }
             self.count(Counter::ReflectedVmcalls);
         }
@@ -39,23 +43,46 @@ impl Vp {
             &self.partition.memory,
             &self.registers,
         );
-        match owner {
-            Owner::L1 => self.reflect(reason),
-            Owner::L0 => self.own_l2_exit(reason),
+        if owner == Owner::L0 {
+            self.own_l2_exit(reason);
         }
+        owner == Owner::L1
+    }
+
+    /// Turns the exit, as hardware reported it, into one of L1's, if nothing but what hardware
+    /// switches is to be switched. Returns whether it did; the rest of the way is
+    /// [`Vp::prepare_l1_entry`].
+    #[inline(always)]
+    pub fn reflect_shortly(&mut self, reason: ExitReason) -> bool {
+        let Some(page) = self.nested.page.as_mut() else {
+            return false;
+        };
+        // VMCS 01's TSC offset is not stale: what makes it so ends the steady state.
+        let vmcs01 = &self.vmcs01;
+        if !self.nested.logic.reflect_steady(
+            reason.raw(),
+            &CurrentVmcs,
+            page,
+            || load(vmcs01),
+            &mut CurrentVmcs,
+        ) {
+            return false;
+        }
+        self.nested.is_02_current = false;
+        self.count(Counter::Reflected);
+        self.attend_if_needed();
+        true
     }
 
     /// Turns the exit, as hardware reported it, into one of L1's.
-    #[inline]
-    fn reflect(&mut self, reason: ExitReason) {
+    pub fn reflect(&mut self) {
         self.count(Counter::Reflected);
-        let nmi = reason.basic() == Some(BasicExitReason::ExceptionOrNmi)
-            && InterruptionInfo::from_raw(read(Field::EXIT_INTERRUPTION_INFO) as u32).is_nmi();
         match page_of(&mut self.nested.page, self.nested.logic.current()) {
             Some(page) => self.nested.logic.reflect_enlightened(&CurrentVmcs, page),
             None => self.nested.logic.reflect_plain(&CurrentVmcs),
         }
-        self.finish_exit(nmi);
+        // NMIs are kicks: L1's come by `leave_l2`.
+        self.finish_exit(false);
     }
 
     /// Hardware found L2's state wrong while it entered.

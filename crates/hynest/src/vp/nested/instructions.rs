@@ -1,7 +1,6 @@
 //! VMX instructions of L1.
 
 use addr::{Gpa1, Gva, Spa};
-use hyperv::assist::AssistSnapshot;
 use nested::access::{Memory, Unbacked};
 use nested::insn::{Fault, L1Vp, Outcome, Segment, VmResult};
 use platform::counters::Counter;
@@ -14,7 +13,7 @@ use super::super::paging::{PageFault, Paging};
 use super::super::vmcs::{read, write};
 use super::super::vmcs01::{CR0_OWNED, CR4_OWNED};
 use super::super::{Registers, Vp};
-use super::{L1Page, current_cpl, flush_vpid02, read_assist};
+use super::{L1Page, current_cpl, enlightened_vmcs, flush_vpid02};
 
 /// EFER.LMA.
 const EFER_LMA: u64 = 1 << 10;
@@ -127,9 +126,7 @@ impl L1Vp for View<'_> {
 
     #[inline]
     fn enlightened_vmcs(&self) -> Option<Gpa1> {
-        read_assist(self.assist)
-            .filter(|assist: &AssistSnapshot| assist.enlighten_vm_entry)
-            .map(|assist| assist.current_nested_vmcs)
+        self.assist.and_then(enlightened_vmcs)
     }
 }
 

@@ -36,8 +36,6 @@ pub struct NestedVp {
     /// The state and logic of L1's VMX operation.
     logic: Nested,
     vmcs02: Spa,
-    /// Whether VMCS 02 has been launched since it was cleared.
-    launched02: bool,
     /// The shadow that VMCS 02 is on.
     view: VpView,
     /// The MSR bitmap that VMCS 02 uses.
@@ -73,7 +71,6 @@ impl NestedVp {
             }),
             ept_offered: EptCapabilities::from_msr(partition.offered.ept_vpid, physical_bits),
             vmcs02: vmcs02::create(partition, stack),
-            launched02: false,
             view: partition.shadows.lock().view(),
             policy: vmcs02::policy(partition, bitmap.address()),
             bitmap,
@@ -103,10 +100,10 @@ impl NestedVp {
         )
     }
 
-    /// Whether VMCS 02 has been launched.
+    /// Whether something was taken from L2's shadow since this processor last forgot.
     #[inline(always)]
-    pub fn launched(&mut self) -> &mut bool {
-        &mut self.launched02
+    pub fn is_shadow_stale(&self) -> bool {
+        self.view.is_stale()
     }
 
     /// Whether this run of L2 is to end before its first instruction.
@@ -126,7 +123,7 @@ impl Vp {
     #[inline]
     pub fn load_vmcs01(&mut self) {
         if self.nested.is_02_current {
-            load(self.vmcs01);
+            load(&self.vmcs01);
             self.nested.is_02_current = false;
             if self.nested.is_tsc_stale {
                 self.nested.is_tsc_stale = false;
@@ -154,7 +151,7 @@ impl Vp {
     #[inline]
     fn load_vmcs02(&mut self) {
         if !self.nested.is_02_current {
-            load(self.nested.vmcs02);
+            load(&self.nested.vmcs02);
             self.nested.is_02_current = true;
         }
     }
@@ -189,6 +186,13 @@ fn read_assist(page: Option<&L1Page>) -> Option<AssistSnapshot> {
     Some(AssistSnapshot::from_words([word(0), word(1), word(2)]))
 }
 
+/// The enlightened VMCS that the VP assist page names for VM entries.
+#[inline(always)]
+fn enlightened_vmcs(page: &L1Page) -> Option<Gpa1> {
+    let word = |n: u16| page.read_u64(AssistSnapshot::OFFSET as u16 + 8 * n);
+    AssistSnapshot::enlightened_vmcs([word(1), word(2)])
+}
+
 /// Forgets L1's linear translations on this processor.
 pub fn flush_vpid01() {
     // SAFETY: root operation; `Controls::choose` has seen to VPIDs and this scope.
@@ -201,12 +205,11 @@ fn flush_vpid02() {
     let _ = unsafe { vt::invvpid(vt::InvvpidScope::Single(vmcs02::VPID02)) };
 }
 
-#[inline]
-fn load(vmcs: Spa) {
+#[inline(always)]
+fn load(vmcs: &Spa) {
     // SAFETY: both VMCSs of a VP are its processor's own, with the revision, and active nowhere
     // else.
-    let loaded = unsafe { vt::vmptrld(vmcs) };
-    debug_assert!(loaded.is_ok());
+    unsafe { vt::vmptrld_known(vmcs) }
 }
 
 /// The privilege level of the guest whose VMCS is current.

@@ -197,7 +197,6 @@ impl Vp {
 
     /// Before L2 is entered, and after that has been published: forgets what was taken from its
     /// shadow since this processor last looked.
-    #[inline(always)]
     pub fn settle_shadow(&mut self) {
         if let Some(eptp) = self.nested.view.take_invalidation() {
             // SAFETY: root operation, and L0 needs a processor with single-context INVEPT.

@@ -1,0 +1,291 @@
+//! The short way against the long one.
+
+use addr::Gpa1;
+use alloc::vec::Vec;
+use proptest::prelude::*;
+use tlfs::evmcs;
+use vmx::{ExitReason, Field, Kind};
+
+use crate::access::Page;
+use crate::reflect::{ALWAYS_L1, Owner, Registers};
+use crate::testing::*;
+use crate::{HOST_FIELDS, vmcs12};
+
+/// What [`LINUX`] lacks to be steady: an exit that loads EFER and saves neither
+/// it nor PAT, and the MSR-bitmap enlightenment.
+fn steady_scene() -> Scene {
+    let mut scene = Scene::new();
+    scene.page.store(Field::EXIT_CONTROLS, 0x002b_efff);
+    scene.page.store(Field::HOST_EFER, 0xd01);
+    scene.page.store(Field::ENTRY_CONTROLS, 0x0000_d3ff);
+    scene.page.write_u32(evmcs::ENLIGHTENMENTS_CONTROL, 2);
+    scene.prepare(&LAUNCH).unwrap();
+    scene.merge();
+    scene.vmcs01.set(Field::GUEST_CS_ACCESS_RIGHTS, 0xa09b);
+    scene.reset();
+    assert!(scene.nested.is_steady());
+    scene
+}
+
+impl Scene {
+    fn reflect_shortly(&mut self, reason: u32) -> bool {
+        // One object stands for whichever VMCS is current in the image; here they are two.
+        self.vmcs02.set(Field::EXIT_REASON, reason.into());
+        self.nested.reflect_steady(
+            reason,
+            &self.vmcs02,
+            &mut self.page,
+            || (),
+            &mut self.vmcs01,
+        )
+    }
+
+    fn resume_shortly(&mut self) -> bool {
+        self.nested
+            .resume_steady(EVMCS, &self.page, &self.vmcs01, || (), &mut self.vmcs02)
+    }
+}
+
+/// Fields of L2 that it changes by itself, with the bits they have.
+fn guest_fields() -> impl Iterator<Item = Field> {
+    vmcs12::LISTS
+        .iter()
+        .flat_map(|(_, list)| list.iter().copied())
+        .filter(|field| field.kind() == Kind::Guest)
+        .filter(|&field| field != Field::VMCS_LINK_POINTER && field != Field::GUEST_ACTIVITY_STATE)
+}
+
+proptest! {
+    /// Whatever L2 leaves behind and whatever hardware reports, L1's page and
+    /// VMCS 01 come out alike.
+    #[test]
+    fn an_exit_by_either_way_is_the_same(
+        seed in any::<[u64; 8]>(),
+        reason in prop::sample::select((0u32..64).filter(|n| ALWAYS_L1 >> n & 1 != 0 || *n == 18 || *n == 48).collect::<Vec<_>>()),
+    ) {
+        let mut short = steady_scene();
+        let mut long = steady_scene();
+        for (n, field) in guest_fields()
+            .chain([
+                Field::EXIT_QUALIFICATION,
+                Field::EXIT_INSTRUCTION_LENGTH,
+                Field::EXIT_INSTRUCTION_INFO,
+                Field::EXIT_INTERRUPTION_INFO,
+                Field::EXIT_INTERRUPTION_ERROR_CODE,
+                Field::IDT_VECTORING_INFO,
+                Field::IDT_VECTORING_ERROR_CODE,
+                Field::GUEST_PHYSICAL_ADDRESS,
+                Field::GUEST_LINEAR_ADDRESS,
+            ])
+            .enumerate()
+        {
+            let value = seed[n % 8].rotate_left(n as u32) >> (64 - 8 * field.width().bytes() as u32);
+            short.vmcs02.set(field, value);
+            long.vmcs02.set(field, value);
+        }
+        prop_assert!(short.reflect_shortly(reason));
+        long.exit(reason.into());
+        for field in vmcs12::LISTS.iter().flat_map(|(_, list)| list.iter().copied()) {
+            prop_assert_eq!(short.page.peek(field), long.page.peek(field), "{:?}", field);
+            let copies = [&short, &long].map(|scene| {
+                vmcs12::load(scene.nested.vmcs12(), &vmcs12::place(field.encoding()))
+            });
+            prop_assert_eq!(copies[0], copies[1], "the copy's {:?}", field);
+        }
+        for field in HOST_FIELDS.iter().chain(&[Field::GUEST_EFER, Field::GUEST_PAT]) {
+            prop_assert_eq!(short.vmcs01.peek(*field), long.vmcs01.peek(*field), "{:?}", field);
+        }
+        prop_assert!(!short.nested.in_l2());
+
+        // And the entry after it.
+        for scene in [&mut short, &mut long] {
+            scene.page.write_u64(vmcs12::place(Field::GUEST_RIP.encoding()).offset, 0x1234);
+        }
+        prop_assert!(short.resume_shortly());
+        prop_assert!(long.prepare(&RESUME).is_ok());
+        long.merge();
+        for field in guest_fields().chain([Field::TPR_THRESHOLD]) {
+            prop_assert_eq!(short.vmcs02.peek(field), long.vmcs02.peek(field), "{:?}", field);
+        }
+        prop_assert!(short.nested.in_l2() && short.nested.entry_in_flight());
+    }
+}
+
+#[test]
+fn what_changes_ends_the_steady_state() {
+    // Each of these between exit and entry, with whether the long way then finds a steady state
+    // again.
+    type Change = fn(&mut Scene);
+    let changes: &[(&str, Change, bool)] = &[
+        ("a dirty group", |s| s.page.store(Field::GUEST_RSP, 8), true),
+        (
+            "an event to inject",
+            |s| s.page.store(Field::ENTRY_INTERRUPTION_INFO, 0x8000_0020),
+            false,
+        ),
+        (
+            "a plain revision",
+            |s| s.page.write_u32(0, vmcs12::REVISION),
+            true,
+        ),
+        ("another VM", |s| s.page.write_u64(evmcs::VM_ID, 77), true),
+        (
+            "an MSR bitmap without its enlightenment",
+            |s| s.page.write_u32(evmcs::ENLIGHTENMENTS_CONTROL, 0),
+            false,
+        ),
+        (
+            "a change of L0's",
+            |s| s.nested.forget_groups(crate::Dirty::CONTROL_GRP2),
+            true,
+        ),
+        (
+            "blocking by MOV SS",
+            |s| s.vmcs01.set(Field::GUEST_INTERRUPTIBILITY, 2),
+            true,
+        ),
+        (
+            "an L1 that is not in the kernel",
+            |s| s.vmcs01.set(Field::GUEST_CS_ACCESS_RIGHTS, 0xa0fb),
+            true,
+        ),
+        (
+            "a RIP that is not canonical",
+            |s| {
+                let at = vmcs12::place(Field::GUEST_RIP.encoding()).offset;
+                s.page.write_u64(at, 1 << 60);
+            },
+            true,
+        ),
+    ];
+    for (name, change, again) in changes {
+        let mut scene = steady_scene();
+        assert!(scene.reflect_shortly(10));
+        change(&mut scene);
+        assert!(!scene.resume_shortly(), "{name}");
+        scene.vmcs02.take_written();
+        assert!(!scene.nested.in_l2(), "{name}");
+        if *name == "a RIP that is not canonical" {
+            assert!(scene.prepare(&RESUME).is_err());
+            continue;
+        }
+        scene.prepare(&RESUME).unwrap();
+        scene.merge();
+        assert_eq!(scene.nested.is_steady(), *again, "{name}");
+    }
+}
+
+#[test]
+fn another_enlightened_vmcs_takes_the_long_way() {
+    let mut scene = steady_scene();
+    assert!(scene.reflect_shortly(10));
+    let other = Gpa1::new(EVMCS.raw() + 0x1000);
+    let resumed =
+        scene
+            .nested
+            .resume_steady(other, &scene.page, &scene.vmcs01, || (), &mut scene.vmcs02);
+    assert!(!resumed);
+}
+
+#[test]
+fn a_failed_entry_is_not_resumed_by_the_short_way() {
+    let mut scene = steady_scene();
+    assert!(scene.reflect_shortly(10));
+    scene.page.store(Field::PRIMARY_CONTROLS, 0);
+    assert!(scene.prepare(&RESUME).is_err());
+    // L0 has marked everything clean; the bad control is in its copy all the same.
+    assert!(!scene.resume_shortly());
+    assert!(scene.prepare(&RESUME).is_err());
+}
+
+#[test]
+fn a_controls_word_that_needs_more_is_not_steady() {
+    for (field, value) in [
+        (Field::EXIT_CONTROLS, 0x000b_efff),
+        (Field::EXIT_CONTROLS, 0x003b_efff),
+        (Field::EXIT_CONTROLS, 0x002f_efff),
+        (Field::ENTRY_CONTROLS, 0x0000_53ff),
+        (Field::PIN_BASED_CONTROLS, 0x3e),
+        (Field::PIN_BASED_CONTROLS, 0x17),
+        (Field::SECONDARY_CONTROLS, 0x0010_108a),
+        (Field::HOST_FS_SELECTOR, 0x28),
+        (Field::EXIT_MSR_LOAD_COUNT, 1),
+        (Field::CR0_GUEST_HOST_MASK, 0x8000_0031),
+        (Field::GUEST_ACTIVITY_STATE, 1),
+    ] {
+        let mut scene = steady_scene();
+        assert!(scene.reflect_shortly(10));
+        scene.page.store(field, value);
+        // VPID 0 goes with its control.
+        scene
+            .prepare(&RESUME)
+            .unwrap_or_else(|e| panic!("{field:?}: {e:?}"));
+        scene.merge();
+        assert!(!scene.nested.is_steady(), "{field:?} = {value:#x}");
+    }
+}
+
+#[test]
+fn l2_outside_of_long_mode_takes_the_long_way() {
+    let mut scene = steady_scene();
+    let entry = scene.vmcs02.peek(Field::ENTRY_CONTROLS) & !(1 << 9);
+    scene.vmcs02.set(Field::ENTRY_CONTROLS, entry);
+    scene.reset();
+    assert!(!scene.reflect_shortly(10));
+    assert!(scene.nested.in_l2());
+    assert_eq!(scene.page.take_counts().1, 0);
+}
+
+#[test]
+fn a_round_trip_costs_what_it_must() {
+    let mut scene = steady_scene();
+    scene.reset();
+    assert!(scene.reflect_shortly(10));
+    // Guest state: 36 of segments, 14 others. Exit information: qualification, two events,
+    // instruction length. And L2's mode.
+    assert_eq!(scene.vmcs02.take_reads(), 36 + 14 + 4 + 1);
+    assert_eq!(scene.vmcs01.take_reads(), 0);
+    scene.reset();
+    assert!(scene.resume_shortly());
+    assert_eq!(
+        scene.vmcs02.take_written(),
+        [Field::GUEST_RIP, Field::TPR_THRESHOLD]
+    );
+    assert_eq!(
+        (scene.vmcs01.take_reads(), scene.vmcs02.take_reads()),
+        (2, 0)
+    );
+}
+
+/// Registers of no particular values.
+struct Any;
+
+impl Registers for Any {
+    fn gpr(&self, number: u8) -> u64 {
+        u64::from(number) << 32
+    }
+}
+
+#[test]
+fn what_is_always_l1s_is_so_whatever_the_controls() {
+    for reason in (0..64).filter(|n| ALWAYS_L1 >> n & 1 != 0) {
+        for controls in [0, u32::MAX] {
+            let mut scene = Scene::entered();
+            let copy = &mut scene.nested.vmcs12;
+            put!(*copy, PRIMARY_CONTROLS, controls.into());
+            put!(*copy, SECONDARY_CONTROLS, controls.into());
+            put!(*copy, EXCEPTION_BITMAP, controls.into());
+            let owner = scene.nested.owner(
+                &scene.vmcs02,
+                ExitReason::from_raw(reason),
+                &scene.memory,
+                &Any,
+            );
+            assert_eq!(owner, Owner::L1, "{reason}");
+        }
+    }
+    // VMCALL has to be looked at.
+    assert_eq!(ALWAYS_L1 >> 18 & 1, 0);
+}
+
+use crate::vmcs12::put;
