@@ -129,7 +129,7 @@ pub struct Run {
     /// Offer L1 no enlightenment at all
     #[arg(long)]
     no_enlightenments: bool,
-    /// What L1's init does: measure, plain, linux, linux-smp, linux-pair, shell, panic, ... [default: measure,linux,plain]
+    /// What L1's init does: measure, plain, linux, linux-smp, linux-pair, linux-smp-pair, churn, clock, shell, panic, ... [default: measure,clock,linux,plain]
     #[arg(
         long = "do",
         value_name = "LIST",

@@ -86,6 +86,139 @@ pub enum FromL1 {
     Measure(Measurement),
     /// An L2 Linux has ended.
     L2End(L2End),
+    /// An L2's memory was changed under it, and verified.
+    Churn(Churn),
+    /// An L2's vCPUs read their clocks.
+    Clock(Clock),
+    /// Exits of an L2 Linux while it read its clock.
+    L2Exits(L2Exits),
+}
+
+/// What came of an L2's vCPUs reading kvm-clock, all at once.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Clock {
+    /// KVM_GET_CLOCK's KVM_CLOCK_TSC_STABLE: L1's KVM uses its master clock.
+    pub tsc_stable: bool,
+    /// What KVM's trace point said of the master clock; absent without tracing.
+    pub master_clock: Option<String>,
+    /// Reads by each vCPU.
+    pub reads: u64,
+    /// Of each vCPU.
+    pub vcpus: Vec<ClockReads>,
+}
+
+/// What came of one vCPU's reads.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ClockReads {
+    /// Exits to L1's KVM but for L1's interrupts.
+    pub exits: u64,
+    /// Exits for L1's interrupts, which are timer ticks.
+    pub interrupts: u64,
+    /// Exits to L0, with those for ticks; absent where L0 is not hynest.
+    pub exits_l0: Option<u64>,
+    /// Reads earlier than what some vCPU had read before.
+    pub backwards: u64,
+    /// Reads of a page that did not say that all vCPUs have the same clock.
+    pub unstable: u64,
+}
+
+impl Clock {
+    /// Whether every read was right and took no exit, but for ticks.
+    pub fn is_stable(&self) -> bool {
+        self.tsc_stable
+            && self
+                .vcpus
+                .iter()
+                .all(|vcpu| (vcpu.exits, vcpu.backwards, vcpu.unstable) == (0, 0, 0))
+    }
+
+    /// The finding as a line.
+    pub fn line(&self) -> String {
+        let sum = |count: fn(&ClockReads) -> u64| self.vcpus.iter().map(count).sum::<u64>();
+        format!(
+            "KVM's master clock is {}; kvm-clock read {} times on {}: {} exits and {} for ticks, {} backwards, {} not stable",
+            if self.tsc_stable {
+                "in use"
+            } else {
+                "NOT in use"
+            },
+            self.reads,
+            match self.vcpus.len() {
+                1 => "one vCPU".to_owned(),
+                count => format!("each of {count} vCPUs"),
+            },
+            sum(|vcpu| vcpu.exits),
+            sum(|vcpu| vcpu.interrupts),
+            sum(|vcpu| vcpu.backwards),
+            sum(|vcpu| vcpu.unstable)
+        )
+    }
+}
+
+/// Exits of one vCPU of an L2 Linux to L1's KVM while it read its clock.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct L2Exits {
+    /// The L2's name.
+    pub name: String,
+    /// But for L1's interrupts.
+    pub exits: u64,
+    /// For L1's interrupts.
+    pub interrupts: u64,
+}
+
+/// What came of changing an L2's memory under it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Churn {
+    /// The L2's name.
+    pub name: String,
+    /// Its vCPUs.
+    pub vcpus: u32,
+    /// The memory that was changed.
+    pub memory_mib: u64,
+    /// What was not as it must be.
+    pub failure: Option<String>,
+    /// What was done; nothing of it is told after a failure.
+    #[serde(flatten)]
+    pub done: Option<ChurnDone>,
+}
+
+/// Counts of what was done to an L2's memory.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ChurnDone {
+    /// Rounds of changes.
+    pub rounds: u64,
+    /// Pages given back to the kernel.
+    pub zapped: u64,
+    /// Pages given back and filled by the VMM.
+    pub replaced: u64,
+    /// Pages that changed places.
+    pub swapped: u64,
+    /// How often pages were write-protected by reading the dirty log.
+    pub protected: u64,
+    /// Pages that L2 checked, word by word.
+    pub checked: u64,
+}
+
+impl Churn {
+    /// The finding as a line.
+    pub fn line(&self) -> String {
+        let Self {
+            name,
+            vcpus,
+            memory_mib,
+            failure,
+            done,
+        } = self;
+        let guest = format!("{name} ({vcpus} vCPU, {memory_mib} MiB)");
+        match (failure, done) {
+            (Some(why), _) => format!("{guest}: its memory is WRONG: {why}"),
+            (None, None) => format!("{guest}: nothing was done to its memory"),
+            (None, Some(done)) => format!(
+                "{guest}: {} pages zapped, {} replaced, {} swapped, {} dirty logs read under it; {} pages checked, all right",
+                done.zapped, done.replaced, done.swapped, done.protected, done.checked
+            ),
+        }
+    }
 }
 
 /// What L1's Linux says about itself.
@@ -169,6 +302,49 @@ pub struct L2End {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_stable_only_if_every_vcpu_finds_it_so() {
+        let clock = |flag: bool, exits: u64, backwards: u64, unstable: u64| -> Clock {
+            let line = format!(
+                r#"{{"tsc_stable":{flag},"master_clock":null,"reads":9,"vcpus":[
+                    {{"exits":0,"interrupts":3,"exits_l0":3,"backwards":0,"unstable":0}},
+                    {{"exits":{exits},"interrupts":3,"backwards":{backwards},"unstable":{unstable}}}]}}"#
+            );
+            serde_json::from_str(&line).unwrap()
+        };
+        assert!(clock(true, 0, 0, 0).is_stable());
+        for bad in [
+            clock(false, 0, 0, 0),
+            clock(true, 1, 0, 0),
+            clock(true, 0, 1, 0),
+            clock(true, 0, 0, 1),
+        ] {
+            assert!(!bad.is_stable(), "{}", bad.line());
+        }
+        let line = clock(true, 0, 0, 0).line();
+        assert!(
+            line.contains("each of 2 vCPUs: 0 exits and 6 for ticks"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn churned_memory_is_right_or_its_failure_is_told() {
+        let line = r#"{"event":"churn","name":"two","vcpus":2,"memory_mib":16,"seconds":3.2,"failure":null,"rounds":40,
+            "zapped":400,"replaced":440,"swapped":438,"protected":32,"logged":1029,"filled":6446,"checked":8594,
+            "checksum":10642195626589784714}"#;
+        let FromL1::Churn(churn) = serde_json::from_str(line).unwrap() else {
+            panic!()
+        };
+        assert_eq!(churn.done.as_ref().map(|done| done.swapped), Some(438));
+        assert!(churn.line().ends_with("8594 pages checked, all right"));
+        let line = r#"{"event":"churn","name":"one","vcpus":1,"memory_mib":16,"seconds":1.0,"failure":"round 1: x"}"#;
+        let FromL1::Churn(churn) = serde_json::from_str(line).unwrap() else {
+            panic!()
+        };
+        assert!(churn.done.is_none() && churn.line().ends_with("WRONG: round 1: x"));
+    }
 
     #[test]
     fn l0s_reports_are_read() {

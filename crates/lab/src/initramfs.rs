@@ -118,6 +118,7 @@ pub fn build(
     progress::step("packing L1's initramfs", || {
         let mut l2 = Archive::default();
         l2.base(L2_INIT, &busybox)?;
+        l2.program("bin/vmm", &vmm)?;
 
         let mut l1 = Archive::default();
         l1.base(INIT, &busybox)?;
@@ -137,7 +138,7 @@ pub fn build(
 }
 
 /// Changes whenever this module makes something else of the same inputs.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// How many archives of earlier builds stay in the cache.
 const KEPT: usize = 3;

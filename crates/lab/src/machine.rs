@@ -258,6 +258,18 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                 )?;
                 summary.l2.entry(name).or_default().end = Some(end);
             }
+            Ok(FromL1::Churn(churn)) => {
+                console.show(Level::L2(churn.name.clone()), &churn.line())?;
+                summary.churns.push(churn);
+            }
+            Ok(FromL1::Clock(clock)) => {
+                console.show(Level::L1, &clock.line())?;
+                summary.clocks.push(clock);
+            }
+            Ok(FromL1::L2Exits(exits)) => {
+                let l2 = summary.l2.entry(exits.name.clone()).or_default();
+                l2.clock_exits = Some(exits);
+            }
             Err(_) => console.show(Level::L1, text)?,
         },
     }

@@ -6,7 +6,9 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::costs::{self, thousands};
-use crate::events::{Counters, L1, L2End, Measurement, Start, Step, StepCounters};
+use crate::events::{
+    Churn, Clock, Counters, L1, L2End, L2Exits, Measurement, Start, Step, StepCounters,
+};
 use crate::exit::Ending;
 use crate::proof::{self, Proof};
 
@@ -33,6 +35,10 @@ pub struct Summary {
     pub step_counters: Vec<StepCounters>,
     /// Costs of L2's operations.
     pub measurements: Vec<Measurement>,
+    /// L2s whose memory was changed under them.
+    pub churns: Vec<Churn>,
+    /// L2s whose vCPUs read their clocks.
+    pub clocks: Vec<Clock>,
     /// Verdicts of a test payload as L1.
     pub cases: Vec<Case>,
     /// The payload's own sums: passed and failed. It ran to its end when they are there.
@@ -86,6 +92,10 @@ pub struct L2 {
     pub processors: Option<u32>,
     /// Its uptime in seconds when it reached its user space, by its own clock.
     pub uptime: Option<f64>,
+    /// What came of reading its clock from its user space.
+    pub clock: Option<String>,
+    /// How often that left L2.
+    pub clock_exits: Option<L2Exits>,
     /// How it ended.
     pub end: Option<L2End>,
 }
@@ -138,13 +148,14 @@ impl Summary {
         let Some((key, value)) = line.trim().split_once(": ") else {
             return;
         };
-        let known = matches!(key, "uname" | "processors" | "uptime");
+        let known = matches!(key, "uname" | "processors" | "uptime" | "clock");
         if !known {
             return;
         }
         let l2 = self.l2.entry(name.to_owned()).or_default();
         match key {
             "uname" => l2.uname = Some(value.to_owned()),
+            "clock" => l2.clock = Some(value.to_owned()),
             "processors" => l2.processors = value.parse().ok(),
             _ => l2.uptime = value.trim_end_matches(" s").parse().ok(),
         }
@@ -243,6 +254,21 @@ impl Summary {
                 let message = end.message.as_deref().unwrap_or_default();
                 writeln!(out, "L2  {} ended by {}: {message}", end.name, end.reason)?;
             }
+        }
+        for (name, l2) in &self.l2 {
+            if let (Some(clock), Some(exits)) = (&l2.clock, &l2.clock_exits) {
+                let (exits, ticks) = (exits.exits, exits.interrupts);
+                writeln!(
+                    out,
+                    "L2  {name}: {clock}; {exits} exits and {ticks} for L1's ticks"
+                )?;
+            }
+        }
+        for clock in &self.clocks {
+            writeln!(out, "L2  {}", clock.line())?;
+        }
+        for churn in &self.churns {
+            writeln!(out, "L2  {}", churn.line())?;
         }
         for step in self.steps.iter().filter(|step| step.state == "failed") {
             writeln!(out, "L1  the step '{}' failed", step.name)?;
@@ -380,6 +406,8 @@ mod tests {
             uname: Some("Linux 6.1 x86_64".into()),
             processors: Some(2),
             uptime: Some(1.25),
+            clock: None,
+            clock_exits: None,
             end: None,
         };
         assert_eq!(summary.l2, BTreeMap::from([("a".to_owned(), expected)]));

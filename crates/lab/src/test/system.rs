@@ -20,6 +20,7 @@ mod ceiling {
     pub const L2_CPUID_PLAIN: i64 = 9_000;
     pub const L1_CPUID: i64 = 250;
     pub const EXITS_OF_AN_L2_CPUID: f64 = 2.0;
+    pub const EXITS_OF_100_000_CLOCK_READS: u64 = 1_000;
 }
 
 /// Runs the systems whose name contains `filter`.
@@ -107,14 +108,14 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             end(Ending::PowerOff, without_enlightenments),
         ),
         system(
-            "two VPs, two L2s at once",
-            "--cpus 2 --do linux-pair",
-            end(Ending::PowerOff, two_guests),
+            "two VPs, two L2s at once, an L2 with two processors",
+            "--cpus 2 --do clock,linux-pair,linux-smp",
+            end(Ending::PowerOff, two_processors),
         ),
         system(
-            "an L2 with two processors",
-            "--cpus 2 --do linux-smp",
-            end(Ending::PowerOff, an_smp_guest),
+            "four VPs, L2s of two processors, memory changed under L2s",
+            "--cpus 4 --do clock,churn,linux-smp-pair --watchdog 600 --timeout 1200",
+            end(Ending::PowerOff, four_processors),
         ),
         system("the same twice", "--do linux", Expected::SameTwice),
         with_kernel(
@@ -238,7 +239,7 @@ fn default_run(summary: &Summary) -> Result<()> {
         l1.enlightened_vmcs
     );
     no_warnings(summary)?;
-    steps_done(summary, &["measure", "linux", "plain"])?;
+    steps_done(summary, &["measure", "clock", "linux", "plain"])?;
     guests(summary, &["l2"], 1)?;
     proved(
         summary,
@@ -254,6 +255,7 @@ fn default_run(summary: &Summary) -> Result<()> {
             "gpa-flush",
         ],
     )?;
+    clocks(summary, 1)?;
     let ceilings = [
         ("enlightened", "cpuid", ceiling::L2_CPUID_ENLIGHTENED),
         ("plain", "cpuid", ceiling::L2_CPUID_PLAIN),
@@ -317,24 +319,86 @@ fn without_enlightenments(summary: &Summary) -> Result<()> {
     one_guest(summary)
 }
 
-fn two_guests(summary: &Summary) -> Result<()> {
-    ensure!(
-        summary.l1.as_ref().is_some_and(|l1| l1.cpus == 2),
-        "L1 does not have two processors"
-    );
-    no_warnings(summary)?;
-    steps_done(summary, &["linux-pair"])?;
-    guests(summary, &["a", "b"], 1)
+fn processors(summary: &Summary, count: u32) -> Result<()> {
+    let cpus = summary.l1.as_ref().map(|l1| l1.cpus);
+    ensure!(cpus == Some(count), "L1 has {cpus:?} processors");
+    Ok(())
 }
 
-fn an_smp_guest(summary: &Summary) -> Result<()> {
+fn two_processors(summary: &Summary) -> Result<()> {
+    processors(summary, 2)?;
     no_warnings(summary)?;
-    steps_done(summary, &["linux-smp"])?;
+    steps_done(summary, &["clock", "linux-pair", "linux-smp"])?;
+    clocks(summary, 2)?;
+    guests(summary, &["a", "b"], 1)?;
     guests(summary, &["l2"], 2)?;
     proved(
         summary,
         &["evmcs", "msr-bitmap", "gpa-flush", "tlb-flush", "ipi"],
     )
+}
+
+fn four_processors(summary: &Summary) -> Result<()> {
+    processors(summary, 4)?;
+    no_warnings(summary)?;
+    steps_done(summary, &["clock", "churn", "linux-smp-pair"])?;
+    guests(summary, &["a", "b"], 2)?;
+    clocks(summary, 4)?;
+    churned(summary, &[("one", 1), ("two", 2)])
+}
+
+/// Whether KVM gives L2 a clock that all its vCPUs read alike and without an exit.
+fn clocks(summary: &Summary, vcpus: usize) -> Result<()> {
+    let clock = summary.clocks.first().context("no clock was read")?;
+    ensure!(
+        clock.vcpus.len() == vcpus && clock.is_stable(),
+        "{}",
+        clock.line()
+    );
+    // KVM's own words, where it was traced: `masterclock 1 hostclock ...`.
+    let traced = clock.master_clock.as_deref();
+    ensure!(
+        traced.is_none_or(|words| words.starts_with("masterclock 1 ")),
+        "KVM's master clock: {traced:?}"
+    );
+    summary.l2.iter().try_for_each(|(name, l2)| {
+        let read = l2.clock.as_deref();
+        let read = read.with_context(|| format!("the L2 '{name}' did not read its clock"))?;
+        ensure!(
+            read.contains(" 0 by system call, 0 backwards"),
+            "the L2 '{name}': {read}"
+        );
+        let exits = l2.clock_exits.as_ref().map(|exits| exits.exits);
+        // Its own timer's ticks are among them.
+        ensure!(
+            exits.is_some_and(|exits| exits <= ceiling::EXITS_OF_100_000_CLOCK_READS),
+            "the L2 '{name}' left {exits:?} times while it read its clock"
+        );
+        Ok(())
+    })
+}
+
+/// Whether the memory of these L2s was changed under them and is as it must be.
+fn churned(summary: &Summary, guests: &[(&str, u32)]) -> Result<()> {
+    for &(name, vcpus) in guests {
+        let churn = summary.churns.iter().find(|churn| churn.name == name);
+        let churn = churn.with_context(|| format!("nothing was heard of the L2 '{name}'"))?;
+        ensure!(churn.failure.is_none(), "{}", churn.line());
+        let done = churn.done.as_ref().context("nothing was done")?;
+        let counts = [
+            done.zapped,
+            done.replaced,
+            done.swapped,
+            done.protected,
+            done.checked,
+        ];
+        ensure!(
+            churn.vcpus == vcpus && counts.iter().all(|&count| count > 0),
+            "too little was done: {}",
+            churn.line()
+        );
+    }
+    Ok(())
 }
 
 fn a_panic(summary: &Summary) -> Result<()> {
