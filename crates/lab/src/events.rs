@@ -297,6 +297,10 @@ pub struct L2End {
     pub message: Option<String>,
     /// How long it ran, by L1's clock.
     pub seconds: f64,
+    /// Pages of 4 KiB in its EPT at the end, where L1's KVM counts them.
+    pub pages_4k: Option<u64>,
+    /// Pages of 2 MiB there.
+    pub pages_2m: Option<u64>,
 }
 
 #[cfg(test)]

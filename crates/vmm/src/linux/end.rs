@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::stats::Stats;
 
 /// The end of a guest.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,11 +70,38 @@ pub struct Ended<'a> {
     hyperv: bool,
     /// By L1's clock, from the first entry on.
     seconds: f64,
+    /// Pages that KVM had mapped for the guest at the end; `null` where it does not tell.
+    #[serde(flatten)]
+    pages: Pages,
+}
+
+/// Pages in a guest's EPT, by size.
+#[derive(Clone, Copy, Default, Serialize, Debug)]
+pub struct Pages {
+    pages_4k: Option<u64>,
+    pages_2m: Option<u64>,
+}
+
+impl Pages {
+    /// As KVM counts them.
+    pub fn count(stats: &Stats) -> Result<Self> {
+        Ok(Pages {
+            pages_4k: stats.read("pages_4k")?,
+            pages_2m: stats.read("pages_2m")?,
+        })
+    }
 }
 
 impl<'a> Ended<'a> {
     /// Puts a line together.
-    pub fn new(name: &'a str, end: &'a End, vcpus: u8, hyperv: bool, seconds: f64) -> Self {
+    pub fn new(
+        name: &'a str,
+        end: &'a End,
+        vcpus: u8,
+        hyperv: bool,
+        seconds: f64,
+        pages: Pages,
+    ) -> Self {
         Ended {
             event: "l2-end",
             name,
@@ -82,6 +110,7 @@ impl<'a> Ended<'a> {
             vcpus,
             hyperv,
             seconds: (seconds * 1000.0).round() / 1000.0,
+            pages,
         }
     }
 }
@@ -104,10 +133,12 @@ mod tests {
     #[test]
     fn the_line_says_why() {
         let end = End::Panic("no init".into());
-        let json = serde_json::to_value(Ended::new("a", &end, 2, true, 1.23456)).unwrap();
+        let json = serde_json::to_value(Ended::new("a", &end, 2, true, 1.23456, Pages::default()))
+            .unwrap();
         assert_eq!(json["event"], "l2-end");
         assert_eq!(json["reason"], "panic");
         assert_eq!(json["message"], "no init");
         assert_eq!(json["seconds"], 1.235);
+        assert!(json["pages_4k"].is_null() && json["pages_2m"].is_null());
     }
 }

@@ -23,7 +23,7 @@ use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use vm_memory::GuestMemoryMmap;
 
 use self::devices::Devices;
-use self::end::{End, Ended};
+use self::end::{End, Ended, Pages};
 use self::image::Image;
 use self::marks::Marks;
 pub use self::marks::PORT as MARKS_PORT;
@@ -98,7 +98,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let host = Host::open()?;
 
     let vm = Arc::new(host.create_vm()?);
-    let memory = memory::allocate(&boot::ranges(arguments.memory))?;
+    let memory = memory::allocate_for_good(&boot::ranges(arguments.memory))?;
     let entry = boot::load(
         &memory,
         arguments.memory,
@@ -132,6 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             Ok((vcpu, Marks::new(&arguments.name, report.clone(), stats)))
         })
         .collect::<Result<Vec<_>>>()?;
+    let pages = Stats::of(&host, &*vm);
     let started = Instant::now();
     let end = until_end(vcpus, &devices, memory)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -143,12 +144,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let end = end.with_panic(devices.panic());
     if report.to_file() {
         let vcpus = arguments.vcpus;
+        let pages = pages.and_then(|stats| Pages::count(&stats));
         report.event(&Ended::new(
             &arguments.name,
             &end,
             vcpus,
             arguments.hyperv,
             seconds,
+            pages.unwrap_or_default(),
         ))?;
     }
     end.verdict()

@@ -36,11 +36,11 @@ pub enum Operation {
     MmioRead,
     /// HLT to L1's user space (no in-kernel interrupt controller)
     Hlt,
-    /// First write to a page that L1's host page tables hold and L2's EPT does not
+    /// First write to a page of 4 KiB that L1's host page tables hold and L2's EPT does not
     EptPresent,
-    /// First write to a page that L1 has not allocated yet
+    /// First write to a page of 4 KiB that L1 has not allocated yet
     EptFresh,
-    /// OUT to L1's user space, madvise(DONTNEED) of a page there, write to the page
+    /// OUT to L1's user space, madvise(DONTNEED) of a page of 4 KiB there, write to the page
     Zap,
     /// x2APIC self-IPI with its handler
     SelfIpi,
