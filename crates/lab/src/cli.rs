@@ -65,6 +65,8 @@ const BENCH_EXAMPLES: &str = "\
 Examples:
   cargo hynest bench                            everything: some ten boots of Linux, a minute or two each
   cargo hynest bench --only enlightened,plain   one boot
+  cargo hynest bench --only enlightened,no-gpa-flush
+                                                what that enlightenment is worth
   cargo hynest bench --json > before.json       the figures, to keep
   cargo hynest bench --compare before.json      what has become better or worse since
   cargo hynest bench --show before.json         the tables again, without measuring

@@ -184,21 +184,26 @@ fn worth(results: &Results) -> String {
     for worth in WORTH {
         let with = results.figure(worth.with.0, worth.with.1);
         let without = results.figure(worth.without.0, worth.without.1);
-        let (Some(on), Some(off)) = (with, without) else {
+        // Half a row is better than a figure that is nowhere; but what everything but the plain step has in
+        // common is in the table above.
+        if without.is_none() && (with.is_none() || worth.with.0 == "enlightened") {
             continue;
-        };
+        }
+        let instructions = |figure: Option<&Figure>| figure.map(|f| f.instructions);
+        let (on, off) = (instructions(with), instructions(without));
+        let exits_of = |figure: Option<&Figure>| figure.and_then(|f| f.exits);
+        let fewer = exits_of(without)
+            .zip(exits_of(with))
+            .map(|(off, on)| off - on);
         rows.push(vec![
             worth.enlightenment.name().to_owned(),
             worth.with.1.to_owned(),
-            thousands(on.instructions),
-            thousands(off.instructions),
-            thousands(off.instructions - on.instructions),
+            number(on),
+            number(off),
+            number(off.zip(on).map(|(off, on)| off - on)),
             exits(with),
             exits(without),
-            match (on.exits, off.exits) {
-                (Some(on), Some(off)) => format!("{:.1}", off - on),
-                _ => "-".to_owned(),
-            },
+            fewer.map_or_else(|| "-".to_owned(), |fewer| format!("{fewer:.1}")),
         ]);
     }
     if rows.is_empty() {
@@ -398,6 +403,9 @@ mod tests {
             ["499", "3,569", "3,070"]
         );
         assert!(!text.contains("tsc-page"));
+
+        let alone = super::text(&results(&[("no-gpa-flush", "zap", 422_000, 106.0)]), false);
+        assert_eq!(words(&alone, "gpa-flush")[2..5], ["-", "422,000", "-"]);
     }
 
     #[test]
