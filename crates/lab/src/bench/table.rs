@@ -203,7 +203,11 @@ fn worth(results: &Results) -> String {
             number(off.zip(on).map(|(off, on)| off - on)),
             exits(with),
             exits(without),
-            fewer.map_or_else(|| "-".to_owned(), |fewer| format!("{fewer:.1}")),
+            // Rounded before it is shown: no "-0.0".
+            fewer.map_or_else(
+                || "-".to_owned(),
+                |fewer| format!("{:.1}", (fewer * 10.0).round() / 10.0 + 0.0),
+            ),
         ]);
     }
     if rows.is_empty() {
