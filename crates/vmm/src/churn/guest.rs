@@ -66,8 +66,9 @@ struct Thread {
 }
 
 impl Guest {
-    /// A guest with `bytes` of memory to be changed, its vCPUs running.
-    pub fn start(host: &Host, vcpus: usize, bytes: u64) -> Result<Self> {
+    /// A guest with `bytes` of memory to be changed, its vCPUs running: the first on CPU
+    /// `first` of those on which this process may run, the others on the next ones.
+    pub fn start(host: &Host, vcpus: usize, bytes: u64, first: usize) -> Result<Self> {
         let vm = host.create_vm()?;
         let memory = memory::allocate(&[(0, layout::MEMORY)])?;
         memory::register(&vm, &memory)?;
@@ -86,7 +87,7 @@ impl Guest {
             batches: vec![0; vcpus],
             stopped: Stopped::default(),
             cpus,
-            turns: 0,
+            turns: first,
         };
         guest.set_slot(0)?;
         for id in 0..vcpus {

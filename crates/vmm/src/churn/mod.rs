@@ -43,6 +43,10 @@ pub struct Arguments {
     /// Another number gives another row of changes
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Where the first vCPU begins, counted among the CPUs that are allowed; the others begin
+    /// on the next ones, and all change CPUs now and then
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub cpu: u16,
     /// What the guest is called in the report
     #[arg(long, default_value = "churn")]
     pub name: String,
@@ -89,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         )));
     }
     let started = Instant::now();
-    let guest = Guest::start(&host, arguments.vcpus.into(), bytes)?;
+    let guest = Guest::start(&host, arguments.vcpus.into(), bytes, arguments.cpu.into())?;
     let done = Script::new(guest, pages, arguments.seed).run(arguments.rounds);
     let seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
     report.event(&Finding {
