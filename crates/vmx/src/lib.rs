@@ -33,3 +33,5 @@ pub use segment::AccessRights;
 pub mod ept;
 
 pub mod instructions;
+
+pub mod names;

@@ -9,6 +9,7 @@
 //! and the few bits that depend on the VP.
 
 pub(crate) mod features;
+pub mod names;
 mod xsave;
 
 #[cfg(test)]

@@ -350,3 +350,34 @@ fn without_a_sound_xsavec_the_standard_form_stays() {
     assert_eq!(policy.query(0xD, 0, &view).ebx, 832);
     assert_eq!(policy.query(1, 0, &vp(0)).ecx >> 28 & 1, 1, "AVX");
 }
+
+#[test]
+fn what_may_show_has_a_name_and_no_bit_has_two() {
+    use super::names::*;
+    let policy = CpuidPolicy::new(everything, &config(2));
+    let view = VpView {
+        osxsave: true,
+        ..vp(0)
+    };
+    let ask = |leaf, subleaf| policy.query(leaf, subleaf, &view);
+    let xcr0 = ask(0xD, 0).eax;
+    for (table, shown) in [
+        (LEAF_1_ECX, ask(1, 0).ecx),
+        (LEAF_1_EDX, ask(1, 0).edx),
+        (LEAF_6_EAX, ask(6, 0).eax),
+        (LEAF_7_EBX, ask(7, 0).ebx),
+        (LEAF_7_ECX, ask(7, 0).ecx),
+        (LEAF_7_EDX, ask(7, 0).edx),
+        (XCR0, xcr0),
+        (LEAF_D_1_EAX, ask(0xD, 1).eax),
+        (EXTENDED_1_ECX, ask(0x8000_0001, 0).ecx),
+        (EXTENDED_1_EDX, ask(0x8000_0001, 0).edx),
+        (EXTENDED_7_EDX, ask(0x8000_0007, 0).edx),
+    ] {
+        assert!(table.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        for bit in (0..32).filter(|bit| shown >> bit & 1 != 0) {
+            let named = table.iter().any(|(number, _)| *number == bit);
+            assert!(named, "bit {bit}, beside {:?}", table[0]);
+        }
+    }
+}

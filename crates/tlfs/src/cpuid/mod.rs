@@ -4,6 +4,7 @@
 //! A leaf is four words, in the order EAX, EBX, ECX, EDX; the words that hold
 //! flags are bitfields of their own so that a mask reads as names.
 
+pub mod names;
 mod nested;
 mod privileges;
 mod recommendations;
