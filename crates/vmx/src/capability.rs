@@ -182,6 +182,9 @@ pub struct Capabilities {
     pub vmfunc: u64,
 }
 
+/// IA32_VMX_BASIC: the TRUE capability MSRs exist.
+const TRUE_CONTROLS: u64 = 1 << 55;
+
 impl Capabilities {
     /// Reads the MSRs through `rdmsr`, asking only for those that exist
     /// (a read of another would raise #GP).
@@ -191,7 +194,7 @@ impl Capabilities {
         let primary = Allowed(rdmsr(msr::VMX_PROCBASED_CTLS));
         let exit = Allowed(rdmsr(msr::VMX_EXIT_CTLS));
         let entry = Allowed(rdmsr(msr::VMX_ENTRY_CTLS));
-        let has_true = basic & (1 << 55) != 0;
+        let has_true = basic & TRUE_CONTROLS != 0;
         let (true_pin, true_primary, true_exit, true_entry) = if has_true {
             (
                 Allowed(rdmsr(msr::VMX_TRUE_PINBASED_CTLS)),
@@ -234,8 +237,31 @@ impl Capabilities {
         caps
     }
 
-    /// The value of capability MSR `index`; `None` outside 0x480-0x491.
+    /// Whether a processor with these capabilities has MSR `index` (SDM A.2, A.3.3, A.10, A.11).
+    fn has_msr(&self, index: u32) -> bool {
+        let secondary = SecondaryControls::from_bits_retain(self.secondary.may_be_one());
+        let has_secondary =
+            self.true_primary.may_be_one() & PrimaryControls::ACTIVATE_SECONDARY.bits() != 0;
+        match index {
+            msr::VMX_BASIC..=msr::VMX_VMCS_ENUM => true,
+            msr::VMX_PROCBASED_CTLS2 => has_secondary,
+            msr::VMX_EPT_VPID_CAP => {
+                secondary.intersects(SecondaryControls::ENABLE_EPT | SecondaryControls::ENABLE_VPID)
+            }
+            msr::VMX_TRUE_PINBASED_CTLS..=msr::VMX_TRUE_ENTRY_CTLS => {
+                self.basic & TRUE_CONTROLS != 0
+            }
+            msr::VMX_VMFUNC => secondary.contains(SecondaryControls::ENABLE_VMFUNC),
+            _ => false,
+        }
+    }
+
+    /// The value of capability MSR `index`; `None` for one that a processor with these
+    /// capabilities does not have.
     pub fn msr(&self, index: u32) -> Option<u64> {
+        if !self.has_msr(index) {
+            return None;
+        }
         Some(match index {
             msr::VMX_BASIC => self.basic,
             msr::VMX_PINBASED_CTLS => self.pin.raw(),
@@ -311,6 +337,7 @@ impl Capabilities {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
 
     #[test]
@@ -337,6 +364,30 @@ mod tests {
         assert_eq!(caps.revision(), 0x11);
         assert_eq!(caps.vmcs_size(), 0x400);
         assert_eq!(caps.true_pin, caps.pin);
+    }
+
+    #[test]
+    fn msrs_of_what_is_not_there_are_none() {
+        let every = Capabilities::read(|_| u64::MAX);
+        let none = |caps: &Capabilities| -> std::vec::Vec<u32> {
+            (msr::FIRST..=msr::LAST)
+                .filter(|index| caps.msr(*index).is_none())
+                .collect()
+        };
+        assert_eq!(none(&every), []);
+        let without_vmfunc = Capabilities {
+            secondary: Allowed::new(0, !SecondaryControls::ENABLE_VMFUNC.bits()),
+            ..every
+        };
+        assert_eq!(none(&without_vmfunc), [msr::VMX_VMFUNC]);
+        let without_secondary = Capabilities {
+            true_primary: Allowed::new(0, 0),
+            secondary: Allowed::default(),
+            basic: 0,
+            ..every
+        };
+        let rest: std::vec::Vec<u32> = (msr::VMX_PROCBASED_CTLS2..=msr::LAST).collect();
+        assert_eq!(none(&without_secondary), rest);
     }
 
     #[test]
