@@ -257,6 +257,8 @@ impl Vp {
             | BasicExitReason::Pconfig
             | BasicExitReason::Umwait
             | BasicExitReason::Tpause => self.inject_ud(),
+            // There is no counter to read.
+            BasicExitReason::Rdpmc => self.inject_gp(),
             // A hardware task switch has no 64-bit form and no user among the kernels this
             // platform is for: L1 sees a #GP in its place.
             BasicExitReason::TaskSwitch => self.inject_gp(),

@@ -49,6 +49,10 @@ impl Controls {
             | PinControls::PREEMPTION_TIMER;
         let primary = PrimaryControls::USE_TSC_OFFSETTING
             | PrimaryControls::HLT_EXITING
+            // Instructions that CPUID does not show: neither L1 nor L2 has them.
+            | PrimaryControls::MWAIT_EXITING
+            | PrimaryControls::MONITOR_EXITING
+            | PrimaryControls::RDPMC_EXITING
             | PrimaryControls::CR8_LOAD_EXITING
             | PrimaryControls::CR8_STORE_EXITING
             | PrimaryControls::UNCONDITIONAL_IO_EXITING

@@ -128,6 +128,9 @@ impl Vp {
                 self.io_exit(access);
             }
             BasicExitReason::CrAccess => self.l2_control_register_exit(),
+            // As for L1, whose CPUID shows neither: an L2 has no more than its L1.
+            BasicExitReason::Mwait | BasicExitReason::Monitor => self.inject_ud(),
+            BasicExitReason::Rdpmc => self.inject_gp(),
             BasicExitReason::Init | BasicExitReason::StartUpIpi => {}
             BasicExitReason::IoSmi | BasicExitReason::OtherSmi => {}
             other => panic!("L0 asked for no exit of kind {other:?} from L2"),
