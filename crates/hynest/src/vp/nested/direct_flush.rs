@@ -6,10 +6,10 @@ use hyperv::enlightenments::{Enlightenment, Set};
 use hyperv::hypercall::{self, DIRECT_FLUSHES, Mode, Outcome, Request};
 use hyperv::memory::{ReadMemory, Unmapped};
 use nested::ExitInfo;
-use nested::ept;
+use nested::ept::Recall;
 use tlfs::hypercall::{CallCode, ResultWord, Status};
 use vmx::ExitReason;
-use vmx::ept::{Access, EptCapabilities, Eptp};
+use vmx::ept::{EptCapabilities, Eptp};
 
 use super::super::memory::L1Memory;
 use super::super::{Registers, Vp, hypercalls, shootdown};
@@ -29,7 +29,8 @@ const TRAP_AFTER_FLUSH: ExitReason = ExitReason::from_raw(0x1000_0031);
 /// L2's memory, as EPT 12 maps it to L1's.
 struct L2Memory<'a> {
     eptp12: Option<Eptp>,
-    offered: EptCapabilities,
+    offered: &'a EptCapabilities,
+    recall: &'a Recall,
     l1: &'a L1Memory,
 }
 
@@ -41,8 +42,9 @@ impl L2Memory<'_> {
             return Err(Unmapped);
         }
         match self.eptp12 {
-            Some(eptp) => ept::walk(eptp, &self.offered, self.l1, at, Access::READ)
-                .map(|found| found.address)
+            Some(eptp) => self
+                .recall
+                .translate(eptp, self.offered, self.l1, at)
                 .map_err(|_| Unmapped),
             None => Ok(Gpa1::new(at.raw())),
         }
@@ -88,7 +90,8 @@ impl Vp {
         let partition = self.partition;
         let memory = L2Memory {
             eptp12: self.nested.logic.ept_pointer().map(Eptp::from_raw),
-            offered: self.nested.ept_offered,
+            offered: &self.nested.ept_offered,
+            recall: &self.nested.input_page,
             l1: &partition.memory,
         };
         let mut registers = hypercalls::call_registers(&self.registers);

@@ -16,7 +16,7 @@ mod vmcs02;
 use addr::{Gpa1, Spa};
 use hyperv::assist::AssistSnapshot;
 use nested::access::Page;
-use nested::ept::VpView;
+use nested::ept::{Recall, VpView};
 use nested::{Config, Dirty, L0Policy, Nested};
 use vmx::ept::EptCapabilities;
 use vmx::instructions as vt;
@@ -41,6 +41,8 @@ pub struct NestedVp {
     /// The MSR bitmap that VMCS 02 uses.
     bitmap: Bitmap02,
     policy: L0Policy,
+    /// The page of L2's last hypercall input.
+    input_page: Recall,
     /// What L1 may use in its EPTs.
     ept_offered: EptCapabilities,
     /// The VP assist page, where L1 has enabled one.
@@ -69,6 +71,7 @@ impl NestedVp {
                 caps: partition.offered,
                 physical_bits,
             }),
+            input_page: Recall::new(),
             ept_offered: EptCapabilities::from_msr(partition.offered.ept_vpid, physical_bits),
             vmcs02: vmcs02::create(partition, stack),
             view: partition.shadows.lock().view(),

@@ -3,6 +3,7 @@ mod fill;
 mod flush;
 mod machine;
 mod model;
+mod recall;
 mod resync;
 mod threads;
 mod walk;
