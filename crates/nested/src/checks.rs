@@ -18,7 +18,7 @@ mod non_register;
 
 pub use controls::{controls, light_controls};
 pub use guest::{Failed, guest, guest_rip};
-pub use host::host;
+pub use host::{host, host_pointers};
 
 /// Groups whose change calls for [`controls`].
 pub const CONTROL_GROUPS: Dirty = Dirty::CONTROL_GRP1

@@ -235,7 +235,7 @@ struct Followed {
 
 /// An exit clears the valid bit of the event to inject.
 #[inline]
-fn clear_event<P: Page>(page: &mut P) {
+pub(crate) fn clear_event<P: Page>(page: &mut P) {
     let info = get!(*page, ENTRY_INTERRUPTION_INFO) as u32 & !InterruptionInfo::VALID;
     put!(*page, ENTRY_INTERRUPTION_INFO, info.into());
 }

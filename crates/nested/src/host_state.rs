@@ -199,6 +199,24 @@ impl HostState {
                 == 0;
     }
 
+    /// As [`HostState::prepare`], for [`Dirty::HOST_POINTER`](crate::Dirty) alone.
+    #[inline(always)]
+    pub(crate) fn prepare_pointers(&mut self, vmcs12: &Vmcs12) {
+        macro_rules! copy {
+            ($($guest:ident = $host:ident;)*) => {
+                $(self.values[Index::$guest as usize] = get!(*vmcs12, $host);)*
+            };
+        }
+        copy! {
+            GUEST_RSP = HOST_RSP;
+            GUEST_FS_BASE = HOST_FS_BASE;
+            GUEST_GS_BASE = HOST_GS_BASE;
+            GUEST_TR_BASE = HOST_TR_BASE;
+            GUEST_GDTR_BASE = HOST_GDTR_BASE;
+            GUEST_IDTR_BASE = HOST_IDTR_BASE;
+        }
+    }
+
     /// Whether L1 is 64-bit and has no data segments after an exit.
     pub(crate) fn is_flat(&self) -> bool {
         self.is_flat

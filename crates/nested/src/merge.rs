@@ -113,35 +113,19 @@ impl Nested {
         groups: Dirty,
         merged: &mut Merged,
     ) {
-        macro_rules! transfer {
-            (; $($field:ident),*) => {
-                $(
-                    vmcs02.write(Field::$field, get!(self.vmcs12, $field));
-                    merged.fields += 1;
-                )*
-            };
-        }
         let dirty = |group: Dirty| groups.intersects(group);
 
         if dirty(Dirty::GUEST_BASIC) {
-            for_guest_basic!(transfer!());
+            merged.fields += merge_guest_basic(&self.vmcs12, vmcs02);
         }
         if dirty(Dirty::CONTROL_EVENT) {
-            let info =
-                InterruptionInfo::from_raw(get!(self.vmcs12, ENTRY_INTERRUPTION_INFO) as u32);
-            transfer!(; ENTRY_INTERRUPTION_INFO);
-            if info.has_error_code() {
-                transfer!(; ENTRY_EXCEPTION_ERROR_CODE);
-            }
-            if info.event_type().is_software() {
-                transfer!(; ENTRY_INSTRUCTION_LENGTH);
-            }
+            merged.fields += merge_event(&self.vmcs12, vmcs02);
         }
         let structure = dirty(Dirty::CONTROL_GRP1) || self.primary_structure_changed();
         if structure {
             self.merge_execution_controls(vmcs02, policy, merged);
         } else if dirty(Dirty::CONTROL_PROC) {
-            self.merge_primary_controls(vmcs02, policy, merged);
+            merged.fields += self.merge_primary_controls(vmcs02, policy);
         }
         if structure || dirty(Dirty::CONTROL_GRP2) {
             self.merge_control_grp2(vmcs02, policy, memory, merged);
@@ -228,19 +212,18 @@ impl Nested {
         let pin = PinControls::from_bits_retain(pin) & crate::caps::PIN | policy.pin;
         vmcs02.write(Field::PIN_BASED_CONTROLS, pin.bits().into());
 
-        self.merge_primary_controls(vmcs02, policy, merged);
+        merged.fields += self.merge_primary_controls(vmcs02, policy);
         let secondary = self.secondary_controls() & SECONDARY_FROM_L1 | policy.secondary;
         vmcs02.write(Field::SECONDARY_CONTROLS, secondary.bits().into());
         vmcs02.write(Field::MSR_BITMAP, policy.msr_bitmap.raw());
         merged.fields += 3;
     }
 
-    fn merge_primary_controls<V: Vmcs>(
+    pub(crate) fn merge_primary_controls<V: Vmcs>(
         &mut self,
         vmcs02: &mut V,
         policy: &L0Policy,
-        merged: &mut Merged,
-    ) {
+    ) -> u32 {
         let primary12 = self.primary_controls();
         let mut primary = primary12 & PRIMARY_FROM_L1 | policy.primary;
         // L1's ports are L0's emulation, whatever L1's bitmaps permit.
@@ -252,7 +235,7 @@ impl Nested {
         }
         vmcs02.write(Field::PRIMARY_CONTROLS, primary.bits().into());
         self.primary_in_02 = Some(primary12);
-        merged.fields += 1;
+        1
     }
 
     fn merge_control_grp2<V: Vmcs, M: Memory>(
@@ -323,6 +306,35 @@ impl Nested {
             merged.fields += 4;
         }
     }
+}
+
+/// L2's stack pointer, flags and what blocks events. How many fields that is.
+pub(crate) fn merge_guest_basic<V: Vmcs>(vmcs12: &Vmcs12, vmcs02: &mut V) -> u32 {
+    macro_rules! transfer {
+        (; $($field:ident),*) => {{
+            $(vmcs02.write(Field::$field, get!(*vmcs12, $field));)*
+            [$(Field::$field),*].len() as u32
+        }};
+    }
+    for_guest_basic!(transfer!())
+}
+
+/// The event that L1 injects. How many fields that is.
+pub(crate) fn merge_event<V: Vmcs>(vmcs12: &Vmcs12, vmcs02: &mut V) -> u32 {
+    let info = InterruptionInfo::from_raw(get!(*vmcs12, ENTRY_INTERRUPTION_INFO) as u32);
+    vmcs02.write(Field::ENTRY_INTERRUPTION_INFO, info.raw().into());
+    let mut fields = 1;
+    if info.has_error_code() {
+        let code = get!(*vmcs12, ENTRY_EXCEPTION_ERROR_CODE);
+        vmcs02.write(Field::ENTRY_EXCEPTION_ERROR_CODE, code);
+        fields += 1;
+    }
+    if info.event_type().is_software() {
+        let length = get!(*vmcs12, ENTRY_INSTRUCTION_LENGTH);
+        vmcs02.write(Field::ENTRY_INSTRUCTION_LENGTH, length);
+        fields += 1;
+    }
+    fields
 }
 
 /// Exception bitmap and page-fault error codes: what either level wants.

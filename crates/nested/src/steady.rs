@@ -8,6 +8,9 @@
 //! is left then is straight-line code; it does what [`Nested::reflect_enlightened`],
 //! [`Nested::load_host`], [`Nested::prepare_enlightened`] and [`Nested::merge`]
 //! would do in that case, which the tests hold it to.
+//!
+//! A few groups change so often, and mean so little, that they are taken along:
+//! see [`Nested::resume_lightly`].
 
 use addr::Gpa1;
 use tlfs::evmcs::{self, CleanFields};
@@ -18,9 +21,11 @@ use vmx::{
 
 use crate::access::{Page, Vmcs};
 use crate::entry::ENLIGHTENMENT_WORDS;
+use crate::merge::{merge_event, merge_guest_basic};
+use crate::policy::L0Policy;
 use crate::state::{Current, Nested};
 use crate::vmcs12::*;
-use crate::{Dirty, checks};
+use crate::{Dirty, Vmcs12, checks};
 
 /// What exits must load, and must not save, for hardware to do all of it.
 const EXIT_LOADS: ExitControls = ExitControls::HOST_64_BIT
@@ -38,6 +43,22 @@ const ENTRY_LOADS: EntryControls = EntryControls::LOAD_DEBUG_CONTROLS
 /// Interrupts and NMIs of L1's must be exits, or L0 has windows of its own in VMCS 02.
 const PIN: PinControls = PinControls::EXTERNAL_INTERRUPT_EXITING.union(PinControls::NMI_EXITING);
 
+/// Groups that may be dirty in an entry by [`Nested::resume_lightly`].
+const LIGHT: Dirty = Dirty::HOST_POINTER
+    .union(Dirty::GUEST_BASIC)
+    .union(checks::LIGHT_GROUPS);
+
+/// What came of [`Nested::resume_clean`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resume {
+    /// L2 is to be entered.
+    Entered,
+    /// Groups are dirty: [`Nested::resume_lightly`] may still do.
+    Dirty,
+    /// It takes the long way: [`Nested::execute`](crate::insn).
+    InFull,
+}
+
 impl Nested {
     /// Finds out whether round trips with VMCS 12 as it was just merged can go the short way.
     pub(crate) fn find_steady(&mut self) {
@@ -51,7 +72,6 @@ impl Nested {
             && self.pin_controls().contains(PIN)
             && self.host.is_flat()
             && !self.has_msr_lists()
-            && !self.event().is_valid()
             && !self.l2_halted
             && self.ept_pointer().is_some()
             && !matches!(self.vpid(), None | Some(0))
@@ -104,6 +124,10 @@ impl Nested {
             GUEST_SS_ACCESS_RIGHTS,
             get!(*page, GUEST_SS_ACCESS_RIGHTS) & u64::from(AccessRights::DEFINED)
         );
+        if self.event().is_valid() {
+            crate::exit::clear_event(page);
+            crate::exit::clear_event(&mut self.vmcs12);
+        }
         self.in_l2 = false;
         self.entry_in_flight = false;
         load_01();
@@ -113,30 +137,85 @@ impl Nested {
     }
 
     /// Takes up and carries out the entry that L1 asks for by VMRESUME with the enlightened VMCS at
-    /// `at`, if that can go the short way; does nothing and returns `false` where it cannot.
+    /// `at`, if that can go the short way; does nothing unless it says [`Resume::Entered`].
     ///
     /// `page` is what the last entry used. VMCS 01 is current when this is called, and `load_02`
     /// makes VMCS 02 so. EPT 02, MSR bitmap 02 and VPID 02 stay as they are.
     #[inline(always)]
-    pub fn resume_steady<V: Vmcs, P: Page>(
+    pub fn resume_clean<V: Vmcs, P: Page>(
         &mut self,
         at: Gpa1,
         page: &P,
         vmcs01: &V,
         load_02: impl FnOnce(),
         vmcs02: &mut V,
+    ) -> Resume {
+        let rip = match self.resumes(at, page, vmcs01) {
+            Some((CleanFields::ALL, rip)) => rip,
+            Some(_) => return Resume::Dirty,
+            None => return Resume::InFull,
+        };
+        load_02();
+        self.enter_steady(rip, page, vmcs02);
+        Resume::Entered
+    }
+
+    /// The same where groups may be dirty that change often: L1's stack and bases, L2's stack and
+    /// flags, an event, windows. Returns whether L2 is entered.
+    #[inline]
+    pub fn resume_lightly<V: Vmcs, P: Page>(
+        &mut self,
+        at: Gpa1,
+        page: &mut P,
+        policy: &L0Policy,
+        vmcs01: &V,
+        load_02: impl FnOnce(),
+        vmcs02: &mut V,
     ) -> bool {
-        if self.steady != Some(at) || page.read_u32(evmcs::REVISION) != evmcs::VERSION {
+        let Some((clean, rip)) = self.resumes(at, page, vmcs01) else {
             return false;
+        };
+        let dirty = Dirty::from_clean(clean);
+        if !dirty.is_empty() {
+            if !self.take_lightly(dirty, page) {
+                return false;
+            }
+            page.write_u32(evmcs::CLEAN_FIELDS, clean.union(CleanFields::ALL).raw());
         }
-        let clean = CleanFields::from_raw(page.read_u32(evmcs::CLEAN_FIELDS));
+        load_02();
+        if dirty.intersects(Dirty::GUEST_BASIC) {
+            merge_guest_basic(&self.vmcs12, vmcs02);
+        }
+        if dirty.intersects(Dirty::CONTROL_EVENT) {
+            merge_event(&self.vmcs12, vmcs02);
+        }
+        if dirty.intersects(Dirty::CONTROL_PROC) {
+            self.merge_primary_controls(vmcs02, policy);
+        }
+        self.enter_steady(rip, page, vmcs02);
+        true
+    }
+
+    /// What any entry by the short way asks for; the clean word and RIP, each read once.
+    #[inline(always)]
+    fn resumes<V: Vmcs, P: Page>(
+        &self,
+        at: Gpa1,
+        page: &P,
+        vmcs01: &V,
+    ) -> Option<(CleanFields, u64)> {
+        if self.steady != Some(at) || page.read_u32(evmcs::REVISION) != evmcs::VERSION {
+            return None;
+        }
+        let clean =
+            CleanFields::from_raw(page.read_u32(evmcs::CLEAN_FIELDS) & CleanFields::ALL.raw());
         let rip = get!(*page, GUEST_RIP);
-        if !Dirty::from_clean(clean).is_empty() || !checks::is_canonical(rip) {
-            return false;
+        if !checks::is_canonical(rip) {
+            return None;
         }
         for offset in ENLIGHTENMENT_WORDS {
             if page.read_u64(offset) != self.vmcs12.read_u64(offset) {
-                return false;
+                return None;
             }
         }
         // 64-bit code of privilege 0, as L1's host state has it, in one read: a code segment that
@@ -144,9 +223,55 @@ impl Nested {
         let code = AccessRights::from_raw(vmcs01.read(Field::GUEST_CS_ACCESS_RIGHTS) as u32);
         let blocking = vmcs01.read(Field::GUEST_INTERRUPTIBILITY) as u32;
         if !code.is_kernel_code64() || blocking & Interruptibility::MOV_SS.bits() != 0 {
+            return None;
+        }
+        Some((clean, rip))
+    }
+
+    /// Copies the groups in `dirty` from L1's page and checks them. `false` where it takes the long
+    /// way, which reads them again: they stay dirty in the page.
+    fn take_lightly<P: Page>(&mut self, dirty: Dirty, page: &P) -> bool {
+        macro_rules! copy {
+            (; $($field:ident),*) => {
+                $(put!(self.vmcs12, $field, get!(*page, $field));)*
+            };
+        }
+        if !LIGHT.contains(dirty) || !ungrouped_stay(&self.vmcs12, page) {
             return false;
         }
-        load_02();
+        if dirty.intersects(Dirty::HOST_POINTER) {
+            for_host_pointer!(copy!());
+            if checks::host_pointers(&self.vmcs12).is_err() {
+                return false;
+            }
+            self.host.prepare_pointers(&self.vmcs12);
+        }
+        if dirty.intersects(Dirty::GUEST_BASIC) {
+            for_guest_basic!(copy!());
+            if !self.interruptibility().is_empty() {
+                return false;
+            }
+        }
+        if dirty.intersects(checks::LIGHT_GROUPS) {
+            if dirty.intersects(Dirty::CONTROL_EVENT) {
+                for_control_event!(copy!());
+            }
+            if dirty.intersects(Dirty::CONTROL_PROC) {
+                copy!(; PRIMARY_CONTROLS);
+            }
+            if self.event().is_nmi()
+                || self.primary_structure_changed()
+                || checks::light_controls(&self.vmcs12, &self.config).is_err()
+            {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What is written to VMCS 02 at every entry.
+    #[inline(always)]
+    fn enter_steady<V: Vmcs, P: Page>(&mut self, rip: u64, page: &P, vmcs02: &mut V) {
         vmcs02.write(Field::GUEST_RIP, rip);
         if self.uses_tpr_shadow() {
             let threshold = get!(*page, TPR_THRESHOLD);
@@ -155,8 +280,17 @@ impl Nested {
         }
         self.in_l2 = true;
         self.entry_in_flight = true;
-        true
     }
+}
+
+/// Where the fields in no clean group lie, eight bytes at a time.
+const UNGROUPED_WORDS: [u16; 6] = [0x140, 0x148, 0x150, 0x178, 0x180, 0x188];
+
+/// Whether the fields in no clean group are still those of the copy.
+fn ungrouped_stay<P: Page>(copy: &Vmcs12, page: &P) -> bool {
+    UNGROUPED_WORDS
+        .iter()
+        .all(|&offset| page.read_u64(offset) == copy.read_u64(offset))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The exits of a VP, and what is done before each entry.
 
+use nested::Resume;
 use nested::reflect::ALWAYS_L1;
 use platform::counters::Counter;
 use vmx::{BasicExitReason, CrAccess, ExitReason, Field, IoAccess, VmInstructionError};
@@ -19,7 +20,20 @@ pub extern "C" fn l1_exited(vp: &mut Vp) {
     publish_exit(vp.cell);
     vp.count(Counter::L1Exits);
     let reason = ExitReason::from_raw(read(Field::EXIT_REASON) as u32);
-    if reason == ExitReason::new(BasicExitReason::Vmresume) && vp.resume_l2() {
+    if reason == ExitReason::new(BasicExitReason::Vmresume) {
+        match vp.resume_clean() {
+            Resume::Entered => return vp.prepare_l2_entry(),
+            Resume::Dirty => return resume_lightly(vp, reason),
+            Resume::InFull => {}
+        }
+    }
+    other_l1_exit(vp, reason)
+}
+
+/// VMRESUME of L1 with groups that are not clean.
+#[inline(never)]
+extern "C" fn resume_lightly(vp: &mut Vp, reason: ExitReason) {
+    if vp.resume_lightly() {
         return vp.prepare_l2_entry();
     }
     other_l1_exit(vp, reason)

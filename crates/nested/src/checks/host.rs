@@ -82,7 +82,7 @@ pub fn host(vmcs12: &Vmcs12, config: &Config) -> Result<(), Violation> {
     if !is_64_bit {
         zero(get!(*vmcs12, HOST_SS_SELECTOR), Field::HOST_SS_SELECTOR)?;
     }
-    canonical!(HOST_FS_BASE HOST_GS_BASE HOST_GDTR_BASE HOST_IDTR_BASE HOST_TR_BASE);
+    host_pointers(vmcs12)?;
 
     let rip = get!(*vmcs12, HOST_RIP);
     if is_64_bit {
@@ -105,4 +105,15 @@ pub fn host(vmcs12: &Vmcs12, config: &Config) -> Result<(), Violation> {
         )?;
         require(rip >> 32 == 0, Field::HOST_RIP, Rule::Mode)
     }
+}
+
+/// Those of them on [`Dirty::HOST_POINTER`](crate::Dirty).
+pub fn host_pointers(vmcs12: &Vmcs12) -> Result<(), Violation> {
+    macro_rules! canonical {
+        ($($field:ident)*) => {
+            $(require(is_canonical(get!(*vmcs12, $field)), Field::$field, Rule::Canonical)?;)*
+        };
+    }
+    canonical!(HOST_FS_BASE HOST_GS_BASE HOST_GDTR_BASE HOST_IDTR_BASE HOST_TR_BASE);
+    Ok(())
 }

@@ -4,7 +4,7 @@ use addr::Gpa1;
 use nested::checks::Violation;
 use nested::insn::{EntrySource, VmResult};
 use nested::msr_bitmap::X2apicOpening;
-use nested::{Current, EntryContext, EntryFailure, Merged};
+use nested::{Current, EntryContext, EntryFailure, Merged, Resume};
 use platform::counters::Counter;
 use vmx::ept::Eptp;
 use vmx::{
@@ -73,33 +73,59 @@ impl Vp {
         }
     }
 
-    /// VMRESUME of L1, if nothing changed that L0 keeps since L2 last ran on this VP. Returns whether
-    /// L2 is to be entered; the instruction is still to be executed otherwise. The rest of the way is
-    /// [`Vp::prepare_l2_entry`].
+    /// VMRESUME of L1, if nothing changed that L0 keeps since L2 last ran on this VP. The rest of the
+    /// way is [`Vp::prepare_l2_entry`] where L2 is to be entered; else nothing has been done.
     #[inline(always)]
-    pub fn resume_l2(&mut self) -> bool {
+    pub fn resume_clean(&mut self) -> Resume {
         let (Some(assist), Some(page)) = (&self.nested.assist, &self.nested.page) else {
+            return Resume::InFull;
+        };
+        let Some(at) = enlightened_vmcs(assist) else {
+            return Resume::InFull;
+        };
+        if self.nested.view.has_reflected() {
+            return Resume::Dirty;
+        }
+        let vmcs02 = &self.nested.vmcs02;
+        let resume = self.nested.logic.resume_clean(
+            at,
+            page,
+            &CurrentVmcs,
+            || load(vmcs02),
+            &mut CurrentVmcs,
+        );
+        if resume == Resume::Entered {
+            self.nested.is_02_current = true;
+            self.count(Counter::NestedEntries);
+            self.attend_if_needed();
+        }
+        resume
+    }
+
+    /// The same where only what changes often has changed. Returns whether L2 is to be entered.
+    pub fn resume_lightly(&mut self) -> bool {
+        let (Some(assist), Some(page)) = (&self.nested.assist, &mut self.nested.page) else {
             return false;
         };
         let Some(at) = enlightened_vmcs(assist) else {
             return false;
         };
         let vmcs02 = &self.nested.vmcs02;
-        if self.nested.view.has_reflected()
-            || !self.nested.logic.resume_steady(
-                at,
-                page,
-                &CurrentVmcs,
-                || load(vmcs02),
-                &mut CurrentVmcs,
-            )
-        {
-            return false;
+        let entered = self.nested.logic.resume_lightly(
+            at,
+            page,
+            &self.nested.policy,
+            &CurrentVmcs,
+            || load(vmcs02),
+            &mut CurrentVmcs,
+        );
+        if entered {
+            self.nested.is_02_current = true;
+            self.count(Counter::NestedEntries);
+            self.attend_if_needed();
+            self.prefill_shadow();
         }
-        self.nested.is_02_current = true;
-        self.count(Counter::NestedEntries);
-        self.attend_if_needed();
-        true
+        entered
     }
 
     /// Says why L1's entry did not come to pass, the first times.

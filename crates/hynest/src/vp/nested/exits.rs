@@ -43,10 +43,18 @@ impl Vp {
             &self.partition.memory,
             &self.registers,
         );
-        if owner == Owner::L0 {
-            self.own_l2_exit(reason);
+        match (owner, reason.basic()) {
+            (Owner::L1, _) => return true,
+            (
+                Owner::L0,
+                Some(
+                    basic @ (BasicExitReason::EptViolation | BasicExitReason::EptMisconfiguration),
+                ),
+            ) => return self.l2_ept_exit(basic),
+            (Owner::L0, Some(basic)) => self.own_l2_exit(basic),
+            (Owner::L0, None) => panic!("L2 exited for unknown reason {:#x}", reason.raw()),
         }
-        owner == Owner::L1
+        false
     }
 
     /// Turns the exit, as hardware reported it, into one of L1's, if nothing but what hardware
@@ -94,14 +102,8 @@ impl Vp {
     }
 
     /// An exit that L0 answers; L2 goes on, or L1 gets an exit of L0's making.
-    fn own_l2_exit(&mut self, reason: ExitReason) {
-        let Some(basic) = reason.basic() else {
-            panic!("L2 exited for unknown reason {:#x}", reason.raw());
-        };
+    fn own_l2_exit(&mut self, basic: BasicExitReason) {
         match basic {
-            BasicExitReason::EptViolation | BasicExitReason::EptMisconfiguration => {
-                self.l2_ept_exit(basic);
-            }
             BasicExitReason::PreemptionTimer => self.expire_timers(),
             BasicExitReason::ExternalInterrupt => exits::take_interrupt(),
             BasicExitReason::ExceptionOrNmi => self.exception_exit(),
@@ -137,16 +139,28 @@ impl Vp {
         }
     }
 
-    fn l2_ept_exit(&mut self, basic: BasicExitReason) {
+    /// An EPT violation or misconfiguration of L2. Returns whether hardware has described it as L1
+    /// is to see it; it has been answered otherwise.
+    fn l2_ept_exit(&mut self, basic: BasicExitReason) -> bool {
         if self.nested.view.attachment().is_none() {
             // L1 gives L2 no EPT: the violation is EPT 01's, at an address of L1's devices.
-            return self.mmio_exit();
+            self.mmio_exit();
+            return false;
         }
         let qualification = EptViolation::from_qualification(read(Field::EXIT_QUALIFICATION));
         let unblocked = basic == BasicExitReason::EptViolation
             && qualification.raw() & EptViolation::NMI_UNBLOCKING != 0;
         let reflection = match self.shadow_violation(qualification) {
-            Violation::Handled => return events::requeue(&mut CurrentVmcs, unblocked),
+            Violation::Handled => {
+                events::requeue(&mut CurrentVmcs, unblocked);
+                return false;
+            }
+            // EPT 02 and EPT 12 agree, as where neither maps the page.
+            Violation::Reflect(Reflection::Violation(answer))
+                if basic == BasicExitReason::EptViolation && answer == qualification =>
+            {
+                return true;
+            }
             Violation::Reflect(reflection) => reflection,
         };
         let mut info = ExitInfo::from_hardware(&CurrentVmcs);
@@ -157,6 +171,7 @@ impl Vp {
         info.reason = ExitReason::new(reason);
         info.qualification = qualification;
         self.reflect_as(info);
+        false
     }
 
     /// Reflects an exit with information that L0 has corrected.
