@@ -86,6 +86,9 @@ pub struct Case {
 /// What an L2 Linux told of itself.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct L2 {
+    /// What its kernel's log tells of the hypervisor that it sees.
+    #[serde(default)]
+    pub log: Vec<String>,
     /// `uname -srm`.
     pub uname: Option<String>,
     /// Processors.
@@ -148,12 +151,13 @@ impl Summary {
         let Some((key, value)) = line.trim().split_once(": ") else {
             return;
         };
-        let known = matches!(key, "uname" | "processors" | "uptime" | "clock");
+        let known = matches!(key, "uname" | "processors" | "uptime" | "clock" | "log");
         if !known {
             return;
         }
         let l2 = self.l2.entry(name.to_owned()).or_default();
         match key {
+            "log" => l2.log.push(value.to_owned()),
             "uname" => l2.uname = Some(value.to_owned()),
             "clock" => l2.clock = Some(value.to_owned()),
             "processors" => l2.processors = value.parse().ok(),
@@ -248,6 +252,9 @@ impl Summary {
                 "L2  {name}: {}, {count}, in its user space after {uptime} s",
                 l2.uname.as_deref().unwrap_or("?")
             )?;
+            for line in &l2.log {
+                writeln!(out, "    {line}")?;
+            }
         }
         for end in self.l2.values().filter_map(|l2| l2.end.as_ref()) {
             if !matches!(end.reason.as_str(), "reset" | "power-off") {
@@ -399,10 +406,12 @@ mod tests {
         let mut summary = Summary::default();
         summary.l2_line("a", "uname: Linux 6.1 x86_64");
         summary.l2_line("a", "uptime: 1.25 s");
+        summary.l2_line("a", "log: Hyper-V: Using hypercall");
         summary.l2_line("a", "processors: 2");
         summary.l2_line("b", "something else: 1");
         summary.l2_line("b", "plain text");
         let expected = L2 {
+            log: vec!["Hyper-V: Using hypercall".into()],
             uname: Some("Linux 6.1 x86_64".into()),
             processors: Some(2),
             uptime: Some(1.25),

@@ -332,6 +332,14 @@ fn two_processors(summary: &Summary) -> Result<()> {
     clocks(summary, 2)?;
     guests(summary, &["a", "b"], 1)?;
     guests(summary, &["l2"], 2)?;
+    let flushes = |line: &String| line.contains("Using hypercall for remote TLB flush");
+    ensure!(
+        summary
+            .l2
+            .get("l2")
+            .is_some_and(|l2| l2.log.iter().any(flushes)),
+        "L2 does not flush by hypercalls"
+    );
     proved(
         summary,
         &["evmcs", "msr-bitmap", "gpa-flush", "tlb-flush", "ipi"],
