@@ -29,6 +29,9 @@ pub struct Config {
     pub caps: Capabilities,
     /// L1's physical-address width in bits (CPUID 0x80000008).
     pub physical_bits: u32,
+    /// Bits of the enlightenments control word that leaf 0x4000000A offers L1;
+    /// others mean nothing.
+    pub enlightenments: u32,
 }
 
 impl Config {
@@ -187,7 +190,7 @@ impl Nested {
         let active = matches!(self.current, Current::Enlightened(_));
         Enlightenments {
             control: evmcs::EnlightenmentsControl::from_raw(if active {
-                self.vmcs12.read_u32(evmcs::ENLIGHTENMENTS_CONTROL)
+                self.vmcs12.read_u32(evmcs::ENLIGHTENMENTS_CONTROL) & self.config.enlightenments
             } else {
                 0
             }),

@@ -222,6 +222,7 @@ pub fn config() -> crate::Config {
     crate::Config {
         caps: crate::caps::offer(&capable_processor(), cr4_offered()),
         physical_bits: 39,
+        enlightenments: u32::MAX,
     }
 }
 

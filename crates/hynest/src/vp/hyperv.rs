@@ -3,6 +3,7 @@
 use addr::Gpa1;
 use hyperv::clock::Tsc;
 use hyperv::crash::CrashReport;
+use hyperv::enlightenments::Enlightenment;
 use hyperv::memory::{ReadMemory, Unmapped, WriteMemory};
 use hyperv::msr::{GeneralProtection, Read, Write};
 use platform::apic::Mode;
@@ -99,9 +100,13 @@ impl Vp {
         match effect {
             Write::Done => {}
             Write::TimersChanged => self.update_deadline(),
-            Write::AssistPageChanged => self
-                .nested
-                .set_assist_page(self.hyperv.assist_page(), partition),
+            Write::AssistPageChanged => {
+                // What the page says of nesting counts only where the enlightened VMCS is offered.
+                let enlightenments = partition.hyperv.config().enlightenments;
+                let page = self.hyperv.assist_page();
+                let page = page.filter(|_| enlightenments.has(Enlightenment::Evmcs));
+                self.nested.set_assist_page(page, partition);
+            }
             Write::Reset => fatal::end(End::Reset, format_args!("L1 reset itself (Hv#1 RESET)")),
             Write::Crash(report) => self.crashed(&report),
             Write::Eoi => {

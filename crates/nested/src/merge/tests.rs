@@ -237,6 +237,25 @@ fn the_enlightened_msr_bitmap_is_merged_when_it_changed() {
     assert!(merged.msr_bitmap);
 }
 
+#[test]
+fn enlightenments_that_are_not_offered_mean_nothing() {
+    let mut scene = Scene::new();
+    scene.nested.config.enlightenments = 1;
+    scene.page.write_u32(0x344, 3);
+    scene.prepare(&LAUNCH).unwrap();
+    scene.merge();
+    scene.exit(10);
+    scene.prepare(&RESUME).unwrap();
+    assert!(scene.merge().msr_bitmap);
+    assert!(
+        scene
+            .nested
+            .enlightenments()
+            .control
+            .nested_flush_hypercall()
+    );
+}
+
 fn linux_vpid() -> u64 {
     let row = LINUX.iter().find(|(field, _)| *field == Field::VPID);
     row.map_or(0, |(_, vpid)| *vpid)

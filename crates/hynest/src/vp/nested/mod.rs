@@ -15,9 +15,11 @@ mod vmcs02;
 
 use addr::{Gpa1, Spa};
 use hyperv::assist::AssistSnapshot;
+use hyperv::enlightenments::{Enlightenment, Set};
 use nested::access::Page;
 use nested::ept::{Recall, VpView};
 use nested::{Config, Dirty, L0Policy, Nested};
+use tlfs::evmcs::EnlightenmentsControl;
 use vmx::ept::EptCapabilities;
 use vmx::instructions as vt;
 use vmx::{Field, PinControls, PrimaryControls};
@@ -70,6 +72,7 @@ impl NestedVp {
             logic: Nested::new(Config {
                 caps: partition.offered,
                 physical_bits,
+                enlightenments: offered_enlightenments(partition.hyperv.config().enlightenments),
             }),
             input_page: Recall::new(),
             ept_offered: EptCapabilities::from_msr(partition.offered.ept_vpid, physical_bits),
@@ -179,6 +182,20 @@ impl Vp {
             || (value & offered.cr4_fixed0 == offered.cr4_fixed0
                 && value & !offered.cr4_fixed1 == 0)
     }
+}
+
+/// The bits of the enlightened VMCS's control word that L1 is offered.
+fn offered_enlightenments(set: Set) -> u32 {
+    [
+        (Enlightenment::MsrBitmap, EnlightenmentsControl::MSR_BITMAP),
+        (
+            Enlightenment::DirectFlush,
+            EnlightenmentsControl::NESTED_FLUSH_HYPERCALL,
+        ),
+    ]
+    .iter()
+    .filter(|(one, _)| set.has(*one))
+    .fold(0, |bits, (_, bit)| bits | bit)
 }
 
 /// What a VP assist page says about nested operation, each word read once.

@@ -28,7 +28,7 @@ fn guest_registers() {
 fn cr4_bits_that_l1_is_not_offered() {
     let narrow = Config {
         caps: crate::caps::offer(&crate::testing::capable_processor(), 0x7ff),
-        physical_bits: 39,
+        ..config()
     };
     assert!(guest(&with(&[]), &narrow, &memory(), Dirty::ALL).is_ok());
     let pke = with(&[(Field::GUEST_CR4, 0x26f0 | 1 << 20)]);
