@@ -30,6 +30,9 @@ pub enum Command {
     /// Measure every operation with and without each enlightenment, beside its goal
     #[command(after_help = format!("{BENCH_EXAMPLES}\n\n{}\n\n{BENCH_STATUS}", crate::bench::help()))]
     Bench(Bench),
+    /// Put every bit that L1 is shown to the test, and show the table
+    #[command(after_help = AUDIT_HELP)]
+    Audit(Audit),
     /// Run all tests: on the host, of the image, in the machine
     #[command(after_help = TEST_HELP)]
     Test(Test),
@@ -85,6 +88,20 @@ Examples:
   cargo hynest test --filter panic  those whose name has 'panic' in it
 
 The last line is 'N passed, N failed'; the exit status is 0 only if none failed.";
+
+const AUDIT_HELP: &str = "\
+A payload as L1 goes through CPUID, the VMX capability MSRs and the Hv#1 leaves, exercises what each bit that is shown
+promises, and tries whether what is not shown is refused. It does so with L2s by VMPTRLD and by the enlightened VMCS,
+and with each enlightenment off. A bit that is shown and for which there is no exercise fails.
+
+Examples:
+  cargo hynest audit                 the table
+  cargo hynest audit --problems      what fails, alone
+  cargo hynest audit --quick         all enlightenments on, one run
+  cargo hynest audit --json          the table for programs
+
+Columns: the register or leaf; bits; name; whether L1 is shown it (a fact is a number, checked for consistency); what was
+done; the result. The exit status is 0 only if nothing failed.";
 
 const CLEAN_HELP: &str = "\
 Examples:
@@ -229,6 +246,20 @@ pub struct Bench {
     /// Measure nothing: show the figures in this file, which --json wrote
     #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "jobs"])]
     pub show: Option<PathBuf>,
+}
+
+/// Options of `audit`.
+#[derive(Args, Debug)]
+pub struct Audit {
+    /// Show what fails, alone
+    #[arg(long)]
+    pub problems: bool,
+    /// One run: everything on, L2s by VMPTRLD
+    #[arg(long)]
+    pub quick: bool,
+    /// Write the table as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `test`.

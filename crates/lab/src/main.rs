@@ -2,10 +2,11 @@
 //!
 //! From the outside in: [`cli`] and [`scenario`] say what is wanted; [`run`] gets and builds it ([`deps`], [`kernel`],
 //! [`initramfs`], [`image`], [`disk`]); [`machine`] runs it in an [`emulator`] and sorts what comes out ([`frames`],
-//! [`console`], [`events`]) into a [`report`]. [`mod@test`] runs many of them.
+//! [`console`], [`events`]) into a [`report`]. [`mod@test`] and [`audit`] run many of them.
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod clean;
 mod cli;
@@ -75,6 +76,7 @@ fn execute(command: &Command) -> Result<u8> {
             let _ = std::io::stdout().write_all(text.as_bytes());
             Ok(summary.ending.map_or(1, exit::Ending::status))
         }
+        Command::Audit(options) => audit::run(&paths, options),
         Command::Bench(options) => bench::run(&paths, options),
         Command::Test(options) => test::run(&paths, options),
         Command::Clean(options) => clean::clean(&paths, options.all).map(|()| 0),

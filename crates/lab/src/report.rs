@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{Row, Word};
 use crate::costs::{self, thousands};
 use crate::events::{
     Churn, Clock, Counters, L1, L2End, L2Exits, Measurement, Start, Step, StepCounters,
@@ -41,6 +42,12 @@ pub struct Summary {
     pub clocks: Vec<Clock>,
     /// Verdicts of a test payload as L1.
     pub cases: Vec<Case>,
+    /// What an auditing payload put to the test.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audit: Vec<Row>,
+    /// The words that it looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audit_words: Vec<Word>,
     /// The payload's own sums: passed and failed. It ran to its end when they are there.
     pub sums: Option<(usize, usize)>,
     /// What shows each enlightenment at work.
@@ -141,6 +148,10 @@ impl Summary {
                 name: name.to_owned(),
                 failure: Some(why.to_owned()),
             });
+        } else if let Some(row) = Row::read(line) {
+            self.audit.push(row);
+        } else if let Some(word) = Word::read(line) {
+            self.audit_words.push(word);
         } else if let Some(sums) = line.strip_prefix("payload: ").and_then(sums) {
             self.sums = Some(sums);
         }

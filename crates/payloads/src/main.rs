@@ -4,7 +4,7 @@
 //! the processor's own VT-x answers the same questions: where both are to agree, one expectation
 //! serves for both. The command line selects:
 //!
-//! - `groups=vmx,entry,...`: the groups to run; all of them by default;
+//! - `groups=vmx,entry,...`: the groups to run; by default all of them but `audit`, which has runs of its own;
 //! - `test=TEXT`: only tests whose name contains TEXT;
 //! - `door=plain|enlightened`: how L2s are described, by VMWRITE or by the enlightened VMCS;
 //! - `out=e9`: print to port 0xE9 instead of COM1.
@@ -39,7 +39,10 @@ extern "C" fn rust_entry(protocol: u64, information: u64) -> ! {
     );
     apic::initialise();
     for group in groups::ALL {
-        let is_wanted = wanted.is_none_or(|list| list.split(',').any(|name| name == group.name));
+        let is_wanted = match wanted {
+            Some(list) => list.split(',').any(|name| name == group.name),
+            None => group.runs_by_default(),
+        };
         if is_wanted {
             // A group may have chosen its own.
             vm::select_door(boot::option("door"));

@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::runs::{self, Expected, Run};
 use super::{Kind, Tally};
+use crate::audit;
 use crate::exit::Ending;
-use crate::image;
 use crate::paths::Paths;
+use crate::{image, machine};
 
 /// Runs the payload with each way to describe an L2.
 pub fn run(paths: &Paths, filter: &str, tally: &mut Tally) {
@@ -16,6 +17,34 @@ pub fn run(paths: &Paths, filter: &str, tally: &mut Tally) {
     match payloads(paths) {
         Ok(payloads) => runs::all(paths, Kind::Machine, payloads, filter, tally),
         Err(error) => tally.enter(Kind::Machine, "preparation", started, Err(error)),
+    }
+    if "audit".contains(filter) && !machine::interrupted() {
+        audit(paths, tally);
+    }
+}
+
+/// What is advertised is implemented: each row of the audit's table is a test.
+fn audit(paths: &Paths, tally: &mut Tally) {
+    let started = Instant::now();
+    let parts = match audit::perform(paths, false) {
+        Ok(parts) => parts,
+        Err(error) => return tally.enter(Kind::Machine, "audit", started, Err(error)),
+    };
+    for part in &parts {
+        let rows = part.rows.len() - part.problems().count();
+        tally.enter_passed(rows);
+        for row in part.problems() {
+            let name = format!("audit, {}: {}", part.name, row.title());
+            let why = row.problem.clone().unwrap_or_default();
+            tally.enter(
+                Kind::Machine,
+                &name,
+                started,
+                Err(anyhow!("{}: {why}", row.how)),
+            );
+        }
+        let name = format!("audit, {}, {rows} things looked at", part.name);
+        tally.enter(Kind::Machine, &name, started, Ok(()));
     }
 }
 

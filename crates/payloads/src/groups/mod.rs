@@ -1,5 +1,6 @@
 //! The tests, in groups.
 
+mod audit;
 mod entry;
 mod ept;
 mod evmcs;
@@ -21,4 +22,5 @@ pub const ALL: &[Group] = &[
     evmcs::GROUP,
     hypercalls::GROUP,
     hostile::GROUP,
+    audit::GROUP,
 ];

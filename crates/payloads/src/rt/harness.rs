@@ -32,6 +32,11 @@ impl Group {
     pub fn is_about_the_platform(&self) -> bool {
         self.name == "platform"
     }
+
+    /// Whether the group runs where none is asked for.
+    pub fn runs_by_default(&self) -> bool {
+        self.name != "audit"
+    }
 }
 
 static PASSED: AtomicU32 = AtomicU32::new(0);
@@ -63,6 +68,18 @@ impl Check {
             FAILED.fetch_add(1, Ordering::Relaxed);
             say!("FAIL {group}.{test}: {name}: {otherwise}");
         }
+    }
+
+    /// A verdict whose line is of a form of its own.
+    pub fn verdict(&self, holds: bool, line: impl fmt::Display) {
+        let counter = if holds { &PASSED } else { &FAILED };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.line(line);
+    }
+
+    /// A line of a form of its own that is no verdict.
+    pub fn line(&self, line: impl fmt::Display) {
+        say!("{line}");
     }
 
     /// What is looked at is not there.
