@@ -106,10 +106,16 @@ impl Nested {
     ///
     /// VMCS 02 is current in `vmcs02`. What remains is to make VMCS 01
     /// current and call [`Nested::load_host`], with the exit MSR lists before
-    /// and after when there are any ([`Nested::has_msr_lists`]).
+    /// and after when there are any ([`Nested::has_msr_lists`]). `reason` is
+    /// hardware's, or one that goes with the same exit information.
     #[inline]
-    pub fn reflect_enlightened<V: Vmcs, P: Page>(&mut self, vmcs02: &V, page: &mut P) {
-        store_hardware_info(vmcs02.read(Field::EXIT_REASON) as u32, vmcs02, page);
+    pub fn reflect_enlightened<V: Vmcs, P: Page>(
+        &mut self,
+        reason: ExitReason,
+        vmcs02: &V,
+        page: &mut P,
+    ) {
+        store_hardware_info(reason, vmcs02, page);
         let context = self.leave(vmcs02);
         let entry = store_guest_state(vmcs02, page, &context);
         self.follow(entry);
@@ -120,8 +126,7 @@ impl Nested {
 
     /// As [`Nested::reflect_enlightened`], for a plain VMCS.
     #[inline]
-    pub fn reflect_plain<V: Vmcs>(&mut self, vmcs02: &V) {
-        let reason = vmcs02.read(Field::EXIT_REASON) as u32;
+    pub fn reflect_plain<V: Vmcs>(&mut self, reason: ExitReason, vmcs02: &V) {
         store_hardware_info(reason, vmcs02, &mut self.vmcs12);
         let context = self.leave(vmcs02);
         store_guest_state(vmcs02, &mut self.vmcs12, &context);
@@ -301,16 +306,16 @@ const fn describes_operand(reason: u16) -> bool {
 /// Exit information of a hardware exit. What the SDM leaves undefined for the
 /// exit at hand is not touched.
 #[inline(always)]
-pub(crate) fn store_hardware_info<V: Vmcs, P: Page>(reason: u32, vmcs02: &V, page: &mut P) {
+pub(crate) fn store_hardware_info<V: Vmcs, P: Page>(reason: ExitReason, vmcs02: &V, page: &mut P) {
     let vectoring = vmcs02.read(Field::IDT_VECTORING_INFO);
     let event = vmcs02.read(Field::EXIT_INTERRUPTION_INFO);
     save!(vmcs02, page; EXIT_INSTRUCTION_LENGTH);
-    if describes_operand(reason as u16) {
+    if describes_operand(reason.raw() as u16) {
         save!(vmcs02, page; EXIT_INSTRUCTION_INFO, GUEST_LINEAR_ADDRESS);
         exactly!(vmcs02, page; GUEST_PHYSICAL_ADDRESS);
     }
     save!(vmcs02, page; EXIT_QUALIFICATION);
-    put!(*page, EXIT_REASON, reason.into());
+    put!(*page, EXIT_REASON, reason.raw().into());
     put!(*page, EXIT_INTERRUPTION_INFO, event);
     if InterruptionInfo::from_raw(event as u32).has_error_code() {
         exactly!(vmcs02, page; EXIT_INTERRUPTION_ERROR_CODE);

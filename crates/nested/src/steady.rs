@@ -15,7 +15,7 @@
 use addr::Gpa1;
 use tlfs::evmcs::{self, CleanFields};
 use vmx::{
-    AccessRights, EntryControls, ExitControls, Field, Interruptibility, PinControls,
+    AccessRights, EntryControls, ExitControls, ExitReason, Field, Interruptibility, PinControls,
     PrimaryControls,
 };
 
@@ -89,7 +89,7 @@ impl Nested {
         self.steady.is_some()
     }
 
-    /// Reflects the last exit of VMCS 02, whose reason is `reason`, and loads L1's host state, if
+    /// Reflects the last exit of VMCS 02 with its `reason` (see [`Nested::reflect_enlightened`]) and loads L1's host state, if
     /// that can go the short way; does nothing and returns `false` where it cannot.
     ///
     /// `page` is the enlightened VMCS. VMCS 02 is current when this is called, and `load_01` makes
@@ -97,7 +97,7 @@ impl Nested {
     #[inline(always)]
     pub fn reflect_steady<V: Vmcs, P: Page>(
         &mut self,
-        reason: u32,
+        reason: ExitReason,
         vmcs02: &V,
         page: &mut P,
         load_01: impl FnOnce(),

@@ -385,9 +385,15 @@ impl Scene {
     pub fn exit(&mut self, reason: u64) {
         self.vmcs02.set(Field::EXIT_REASON, reason);
         self.nested.note_exit();
+        let reason = self.reason();
         self.nested
-            .reflect_enlightened(&self.vmcs02, &mut self.page);
+            .reflect_enlightened(reason, &self.vmcs02, &mut self.page);
         self.nested.load_host(&mut self.vmcs01, &registers(), false);
+    }
+
+    /// The reason of the last exit of VMCS 02.
+    pub fn reason(&self) -> vmx::ExitReason {
+        vmx::ExitReason::from_raw(self.vmcs02.peek(Field::EXIT_REASON) as u32)
     }
 
     /// Forgets what was counted.

@@ -26,8 +26,26 @@ pub extern "C" fn l1_exited(vp: &mut Vp) {
             Resume::Dirty => return resume_lightly(vp, reason),
             Resume::InFull => {}
         }
+    } else if reason == ExitReason::new(BasicExitReason::Wrmsr) {
+        return l1_wrmsr(vp);
+    } else if reason == ExitReason::new(BasicExitReason::Cpuid) {
+        return l1_cpuid(vp);
     }
     other_l1_exit(vp, reason)
+}
+
+/// WRMSR of L1: timers, ends of interrupts and IPIs are most of its exits beside VMRESUME.
+#[inline(never)]
+extern "C" fn l1_wrmsr(vp: &mut Vp) {
+    vp.wrmsr_exit();
+    vp.prepare_l1_entry()
+}
+
+/// CPUID of L1.
+#[inline(never)]
+extern "C" fn l1_cpuid(vp: &mut Vp) {
+    vp.cpuid_exit();
+    vp.prepare_l1_entry()
 }
 
 /// VMRESUME of L1 with groups that are not clean.
@@ -60,7 +78,7 @@ pub extern "C" fn l2_exited(vp: &mut Vp) {
 /// An exit of L2 that it takes more than the reason to find the owner of.
 #[inline(never)]
 extern "C" fn other_l2_exit(vp: &mut Vp, reason: ExitReason) {
-    if vp.l2_exit(reason) {
+    if let Some(reason) = vp.l2_exit(reason) {
         return reflect(vp, reason);
     }
     vp.prepare_entry()
@@ -72,12 +90,12 @@ extern "C" fn reflect(vp: &mut Vp, reason: ExitReason) {
     if vp.reflect_shortly(reason) {
         return vp.prepare_l1_entry();
     }
-    reflect_in_full(vp)
+    reflect_in_full(vp, reason)
 }
 
 #[inline(never)]
-extern "C" fn reflect_in_full(vp: &mut Vp) {
-    vp.reflect();
+extern "C" fn reflect_in_full(vp: &mut Vp, reason: ExitReason) {
+    vp.reflect(reason);
     vp.prepare_entry()
 }
 

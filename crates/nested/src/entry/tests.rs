@@ -233,7 +233,7 @@ fn a_plain_vmcs_obeys_its_launch_state() {
     assert_eq!(prepare(&mut scene, &LAUNCH), Ok(()));
     scene.merge();
     scene.vmcs02.set(Field::EXIT_REASON, 10);
-    scene.nested.reflect_plain(&scene.vmcs02);
+    scene.nested.reflect_plain(scene.reason(), &scene.vmcs02);
     assert_eq!(
         prepare(&mut scene, &LAUNCH),
         Err(EntryFailure::Valid(E::VmlaunchNotClear, None))
@@ -253,7 +253,7 @@ fn a_trapped_vmwrite_dirties_its_group_only() {
         .prepare_plain(&scene.memory, &LAUNCH, &registers())
         .unwrap();
     scene.merge();
-    scene.nested.reflect_plain(&scene.vmcs02);
+    scene.nested.reflect_plain(scene.reason(), &scene.vmcs02);
     let slot = crate::vmcs12::place(Field::GUEST_RSP.encoding());
     scene.nested.vmcs12.write_at(Place::of(&slot), 0x4000);
     scene

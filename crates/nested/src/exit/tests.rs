@@ -56,10 +56,10 @@ fn an_exit_costs_what_it_must() {
     scene.exit(10);
     let (_, writes) = scene.page.take_counts();
     let reads = scene.vmcs02.take_reads();
-    // Guest state: 36 of segments, 15 others. Exit information: reason,
-    // qualification, two events, instruction length. EFER and PAT, which this
+    // Guest state: 36 of segments, 15 others. Exit information: qualification,
+    // two events, instruction length. EFER and PAT, which this
     // exit leaves to L1 (Linux here loads PAT only).
-    assert_eq!(reads, 36 + 15 + 5 + 2);
+    assert_eq!(reads, 36 + 15 + 4 + 2);
     assert!(writes <= reads, "{writes} writes to L1's page");
     assert!(scene.vmcs02.take_written().is_empty());
     let skipped = UNDEFINED_FIELD_COUNT;
@@ -178,7 +178,7 @@ fn an_nmi_blocks_nmis_and_cache_bits_stay() {
     scene.vmcs01.set(Field::CR0_READ_SHADOW, CD);
     scene
         .nested
-        .reflect_enlightened(&scene.vmcs02, &mut scene.page);
+        .reflect_enlightened(scene.reason(), &scene.vmcs02, &mut scene.page);
     scene
         .nested
         .load_host(&mut scene.vmcs01, &registers(), true);
@@ -304,7 +304,7 @@ fn a_plain_vmcs_gets_the_same_and_is_launched() {
     scene.nested.current = crate::Current::Plain(addr::Gpa1::new(0x7000));
     scene.vmcs02.set(Field::EXIT_REASON, 12);
     scene.vmcs02.set(Field::GUEST_RSP, 0x1230);
-    scene.nested.reflect_plain(&scene.vmcs02);
+    scene.nested.reflect_plain(scene.reason(), &scene.vmcs02);
     assert_eq!(get!(scene.nested.vmcs12, EXIT_REASON), 12);
     assert_eq!(get!(scene.nested.vmcs12, GUEST_RSP), 0x1230);
     assert!(scene.nested.vmcs12.is_launched());

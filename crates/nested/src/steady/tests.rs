@@ -33,7 +33,7 @@ impl Scene {
         // One object stands for whichever VMCS is current in the image; here they are two.
         self.vmcs02.set(Field::EXIT_REASON, reason.into());
         self.nested.reflect_steady(
-            reason,
+            ExitReason::from_raw(reason),
             &self.vmcs02,
             &mut self.page,
             || (),

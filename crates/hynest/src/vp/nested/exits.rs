@@ -21,19 +21,19 @@ impl nested::reflect::Registers for Registers {
 }
 
 impl Vp {
-    /// An exit of L2, whose VMCS is current. Returns whether it is to be reflected as it stands;
-    /// it has been answered otherwise.
+    /// An exit of L2, whose VMCS is current. Returns the reason by which it is to be reflected as it
+    /// stands; it has been answered otherwise.
     #[inline]
-    pub fn l2_exit(&mut self, reason: ExitReason) -> bool {
+    pub fn l2_exit(&mut self, reason: ExitReason) -> Option<ExitReason> {
         if reason.is_entry_failure() {
             self.failed_l2_entry();
-            return false;
+            return None;
         }
         self.nested.logic.note_exit();
         if reason.basic() == Some(BasicExitReason::Vmcall) {
             if self.direct_flush() {
                 self.count(Counter::DirectFlushes);
-                return false;
+                return None;
             }
             self.count(Counter::ReflectedVmcalls);
         }
@@ -44,7 +44,7 @@ impl Vp {
             &self.registers,
         );
         match (owner, reason.basic()) {
-            (Owner::L1, _) => return true,
+            (Owner::L1, _) => return Some(reason),
             (
                 Owner::L0,
                 Some(
@@ -54,7 +54,7 @@ impl Vp {
             (Owner::L0, Some(basic)) => self.own_l2_exit(basic),
             (Owner::L0, None) => panic!("L2 exited for unknown reason {:#x}", reason.raw()),
         }
-        false
+        None
     }
 
     /// Turns the exit, as hardware reported it, into one of L1's, if nothing but what hardware
@@ -68,7 +68,7 @@ impl Vp {
         // VMCS 01's TSC offset is not stale: what makes it so ends the steady state.
         let vmcs01 = &self.vmcs01;
         if !self.nested.logic.reflect_steady(
-            reason.raw(),
+            reason,
             &CurrentVmcs,
             page,
             || load(vmcs01),
@@ -83,11 +83,14 @@ impl Vp {
     }
 
     /// Turns the exit, as hardware reported it, into one of L1's.
-    pub fn reflect(&mut self) {
+    pub fn reflect(&mut self, reason: ExitReason) {
         self.count(Counter::Reflected);
         match page_of(&mut self.nested.page, self.nested.logic.current()) {
-            Some(page) => self.nested.logic.reflect_enlightened(&CurrentVmcs, page),
-            None => self.nested.logic.reflect_plain(&CurrentVmcs),
+            Some(page) => self
+                .nested
+                .logic
+                .reflect_enlightened(reason, &CurrentVmcs, page),
+            None => self.nested.logic.reflect_plain(reason, &CurrentVmcs),
         }
         // NMIs are kicks: L1's come by `leave_l2`.
         self.finish_exit(false);
@@ -139,39 +142,42 @@ impl Vp {
         }
     }
 
-    /// An EPT violation or misconfiguration of L2. Returns whether hardware has described it as L1
-    /// is to see it; it has been answered otherwise.
-    fn l2_ept_exit(&mut self, basic: BasicExitReason) -> bool {
+    /// An EPT violation or misconfiguration of L2. Returns the reason by which L1 is to see it, where
+    /// hardware has described it so; it has been answered otherwise.
+    fn l2_ept_exit(&mut self, basic: BasicExitReason) -> Option<ExitReason> {
         if self.nested.view.attachment().is_none() {
             // L1 gives L2 no EPT: the violation is EPT 01's, at an address of L1's devices.
             self.mmio_exit();
-            return false;
+            return None;
         }
         let qualification = EptViolation::from_qualification(read(Field::EXIT_QUALIFICATION));
-        let unblocked = basic == BasicExitReason::EptViolation
-            && qualification.raw() & EptViolation::NMI_UNBLOCKING != 0;
-        let reflection = match self.shadow_violation(qualification) {
+        let is_violation = basic == BasicExitReason::EptViolation;
+        match self.shadow_violation(qualification) {
             Violation::Handled => {
+                let unblocked =
+                    is_violation && qualification.raw() & EptViolation::NMI_UNBLOCKING != 0;
                 events::requeue(&mut CurrentVmcs, unblocked);
-                return false;
+                None
             }
             // EPT 02 and EPT 12 agree, as where neither maps the page.
             Violation::Reflect(Reflection::Violation(answer))
-                if basic == BasicExitReason::EptViolation && answer == qualification =>
+                if is_violation && answer == qualification =>
             {
-                return true;
+                Some(ExitReason::new(basic))
             }
-            Violation::Reflect(reflection) => reflection,
-        };
-        let mut info = ExitInfo::from_hardware(&CurrentVmcs);
-        let (reason, qualification) = match reflection {
-            Reflection::Violation(answer) => (BasicExitReason::EptViolation, answer.raw()),
-            Reflection::Misconfiguration => (BasicExitReason::EptMisconfiguration, 0),
-        };
-        info.reason = ExitReason::new(reason);
-        info.qualification = qualification;
-        self.reflect_as(info);
-        false
+            // EPT 02 lacks what EPT 12 has wrong. The address is the same, and a misconfiguration
+            // leaves qualification and linear address undefined (SDM 28.2.1).
+            Violation::Reflect(Reflection::Misconfiguration) => {
+                Some(ExitReason::new(BasicExitReason::EptMisconfiguration))
+            }
+            Violation::Reflect(Reflection::Violation(answer)) => {
+                let mut info = ExitInfo::from_hardware(&CurrentVmcs);
+                info.reason = ExitReason::new(BasicExitReason::EptViolation);
+                info.qualification = answer.raw();
+                self.reflect_as(info);
+                None
+            }
+        }
     }
 
     /// Reflects an exit with information that L0 has corrected.

@@ -17,7 +17,8 @@ fn run(nested: &mut Nested, vmcs02: &mut FakeVmcs, page: &mut FakePage, rsp: Opt
     let merged = nested.merge(vmcs02, &policy(), &carry, &memory);
     if let Some(rsp) = rsp {
         vmcs02.set(Field::GUEST_RSP, rsp);
-        nested.reflect_enlightened(vmcs02, page);
+        let reason = vmx::ExitReason::from_raw(vmcs02.peek(vmx::Field::EXIT_REASON) as u32);
+        nested.reflect_enlightened(reason, vmcs02, page);
     }
     merged.groups
 }
