@@ -90,6 +90,10 @@ pub struct HostState {
     is_flat: bool,
     /// Exits switch to 64-bit mode.
     pub(crate) is_64_bit: bool,
+    /// Exits lead to PAE paging, whose directory pointers come from memory.
+    is_pae: bool,
+    /// CR0.CD and CR0.NW as L1 has them, which exits leave alone.
+    cache_bits: u64,
 }
 
 impl HostState {
@@ -100,6 +104,8 @@ impl HostState {
             msrs: [0; 2],
             is_flat: false,
             is_64_bit: false,
+            is_pae: false,
+            cache_bits: 0,
         }
     }
 
@@ -110,6 +116,7 @@ impl HostState {
 
         let cr0 = get!(*vmcs12, HOST_CR0) & !(CR0_CD | CR0_NW);
         let mut cr4 = get!(*vmcs12, HOST_CR4);
+        self.is_pae = !self.is_64_bit && cr4 & CR4_PAE != 0;
         if self.is_64_bit {
             cr4 |= CR4_PAE;
         }
@@ -171,7 +178,7 @@ impl HostState {
         }
         set! {
             GUEST_CR0 = cr0 & !registers.cr0_clear | registers.cr0_set;
-            CR0_READ_SHADOW = cr0;
+            CR0_READ_SHADOW = cr0 | self.cache_bits;
             GUEST_CR4 = cr4 & !registers.cr4_clear | registers.cr4_set;
             CR4_READ_SHADOW = cr4;
             GUEST_RFLAGS = RFLAGS_AFTER_EXIT;
@@ -238,11 +245,13 @@ impl Nested {
     /// until its IRET. After a failed entry they are blocked if they were
     /// before. CR2, DR0-DR3, DR6, XCR0 and the general registers are not
     /// switched (SDM 28.5).
+    ///
+    /// Returns whether L1 goes on in PAE paging: its directory pointers are then
+    /// to be loaded from where CR3 points (SDM 28.5.4).
     #[inline]
-    pub fn load_host<V: Vmcs>(&mut self, vmcs01: &mut V, registers: &L1Registers, nmi: bool) {
+    #[must_use]
+    pub fn load_host<V: Vmcs>(&mut self, vmcs01: &mut V, nmi: bool) -> bool {
         const NMI: u64 = vmx::Interruptibility::NMI.bits() as u64;
-        let cache_bits = (CR0_CD | CR0_NW) & registers.cr0_mask;
-        let kept = vmcs01.read(Field::CR0_READ_SHADOW) & cache_bits;
         let mut blocking = if nmi { NMI } else { 0 };
         if self.entry_failed {
             self.entry_failed = false;
@@ -250,14 +259,26 @@ impl Nested {
         }
         self.host.store(vmcs01);
         self.load_host_msrs(vmcs01);
-        if kept != 0 {
-            // An exit leaves CD and NW as they are.
-            let shadow = vmcs01.read(Field::CR0_READ_SHADOW);
-            vmcs01.write(Field::CR0_READ_SHADOW, shadow | kept);
-        }
         if blocking != 0 {
             vmcs01.write(Field::GUEST_INTERRUPTIBILITY, blocking);
         }
+        self.host.is_pae
+    }
+
+    #[cfg(test)]
+    pub(crate) fn prepare_host(&mut self, exit_controls: u64, cr4: u64) {
+        crate::vmcs12::put!(self.vmcs12, EXIT_CONTROLS, exit_controls);
+        crate::vmcs12::put!(self.vmcs12, HOST_CR4, cr4);
+        self.host
+            .prepare(&self.vmcs12, &crate::testing::registers());
+    }
+
+    /// L1 has set CR0.CD and CR0.NW to `bits`: exits leave them so. VMCS 01 holds
+    /// them in its read shadow alone.
+    pub fn set_cache_bits(&mut self, bits: u64) {
+        self.host.cache_bits = bits;
+        let shadow = &mut self.host.values[Index::CR0_READ_SHADOW as usize];
+        *shadow = *shadow & !(CR0_CD | CR0_NW) | bits;
     }
 
     #[inline(always)]

@@ -39,8 +39,6 @@ pub struct L1Registers {
     pub cr0_set: u64,
     /// CR0 bits that are clear whatever L1 wants.
     pub cr0_clear: u64,
-    /// CR0 bits whose value L1 reads from the read shadow: VMCS 01's mask.
-    pub cr0_mask: u64,
     /// CR4 bits that are set whatever L1 wants.
     pub cr4_set: u64,
     /// CR4 bits that are clear whatever L1 wants.

@@ -245,9 +245,7 @@ fn leave(scene: &mut Scene, l2: &L2, halted: bool) {
         scene
             .nested
             .reflect_enlightened_as(&scene.vmcs02, &mut scene.page, &ExitInfo::new(reason));
-        scene
-            .nested
-            .load_host(&mut scene.vmcs01, &registers(), false);
+        let _ = scene.nested.load_host(&mut scene.vmcs01, false);
     } else {
         scene.exit(l2.reason);
     }
@@ -290,7 +288,7 @@ proptest! {
                         Err(failure) => {
                             for scene in [&mut honest, &mut cautious] {
                                 if matches!(failure, EntryFailure::Exit { .. }) {
-                                    scene.nested.load_host(&mut scene.vmcs01, &registers(), false);
+                                    let _ = scene.nested.load_host(&mut scene.vmcs01, false);
                                 }
                                 // L1 tries again with what it knows to work.
                                 for field in fields() {

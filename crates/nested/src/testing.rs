@@ -309,7 +309,6 @@ pub fn registers() -> crate::L1Registers {
     crate::L1Registers {
         cr0_set: 0x20,
         cr0_clear: crate::cr::CR0_CD | crate::cr::CR0_NW,
-        cr0_mask: crate::cr::CR0_CD | crate::cr::CR0_NW | 0x20,
         cr4_set: crate::cr::CR4_VMXE,
         cr4_clear: 0,
     }
@@ -388,7 +387,7 @@ impl Scene {
         let reason = self.reason();
         self.nested
             .reflect_enlightened(reason, &self.vmcs02, &mut self.page);
-        self.nested.load_host(&mut self.vmcs01, &registers(), false);
+        let _ = self.nested.load_host(&mut self.vmcs01, false);
     }
 
     /// The reason of the last exit of VMCS 02.

@@ -4,7 +4,7 @@ use vmx::{AccessRights, CrAccess, EntryControls, Field};
 
 use super::Vp;
 use super::vmcs::{modify, read, write};
-use super::vmcs01::{CR0_OWNED, CR4_OWNED};
+use super::vmcs01::{CR0_CACHE, CR0_MASK, CR0_OWNED, CR4_OWNED};
 
 const CR0_PE: u64 = 1;
 const CR0_TS: u64 = 1 << 3;
@@ -15,6 +15,9 @@ const CR0_PG: u64 = 1 << 31;
 const CR0_DEFINED: u64 = 0xE005_003F;
 const CR4_PAE: u64 = 1 << 5;
 const CR4_PCIDE: u64 = 1 << 17;
+/// The bits with a say in translation, by whose change MOV to CR4 drops translations (SDM vol. 3,
+/// 4.10.4.1): PSE, PAE, PGE, PCIDE, SMEP, SMAP.
+const CR4_TRANSLATION: u64 = 1 << 4 | CR4_PAE | 1 << 7 | CR4_PCIDE | 3 << 20;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 /// Bits 63:4 of CR8 are reserved.
@@ -42,7 +45,7 @@ impl Vp {
             }
             CrAccess::Clts => {
                 let shadow = read(Field::CR0_READ_SHADOW) & !CR0_TS;
-                self.write_cr0((self.effective_cr0() & !CR0_TS) | (shadow & CR0_OWNED));
+                self.write_cr0((self.effective_cr0() & !CR0_TS) | (shadow & CR0_MASK));
             }
             CrAccess::Lmsw { source } => {
                 let old = self.effective_cr0();
@@ -56,7 +59,7 @@ impl Vp {
 
     /// CR0 as L1 reads it.
     pub fn effective_cr0(&self) -> u64 {
-        read(Field::GUEST_CR0) & !CR0_OWNED | read(Field::CR0_READ_SHADOW) & CR0_OWNED
+        read(Field::GUEST_CR0) & !CR0_MASK | read(Field::CR0_READ_SHADOW) & CR0_MASK
     }
 
     fn write_cr0(&mut self, value: u64) {
@@ -86,13 +89,18 @@ impl Vp {
             write(Field::GUEST_EFER, efer & !EFER_LMA);
             modify(Field::ENTRY_CONTROLS, 0, long_mode);
         }
+        if was_on && !paging_on {
+            super::nested::flush_vpid01();
+        }
         write(Field::CR0_READ_SHADOW, value | 0x10);
-        write(Field::GUEST_CR0, value | 0x10 | CR0_OWNED);
+        write(Field::GUEST_CR0, value & !CR0_CACHE | 0x10 | CR0_OWNED);
+        self.nested_keep_cache_bits(value & CR0_CACHE);
         self.advance();
     }
 
-    /// PAE paging loads four directory pointers with CR0 and CR3 (SDM vol. 3, 4.4.1).
-    fn load_pdptes(&self) -> bool {
+    /// PAE paging loads four directory pointers with CR0 and CR3 (SDM vol. 3, 4.4.1). `false`, with
+    /// nothing loaded, when one of them has reserved bits.
+    pub fn load_pdptes(&self) -> bool {
         let base = addr::Gpa1::new(read(Field::GUEST_CR3) & 0xFFFF_FFE0);
         let fields = [
             Field::GUEST_PDPTE0,
@@ -139,6 +147,9 @@ impl Vp {
             && !self.load_pdptes()
         {
             return self.inject_gp();
+        }
+        if (value ^ old) & CR4_TRANSLATION != 0 {
+            super::nested::flush_vpid01();
         }
         write(Field::CR4_READ_SHADOW, value);
         write(Field::GUEST_CR4, value | CR4_OWNED);

@@ -72,6 +72,7 @@ impl Vp {
         self.publish_address();
         self.hv_reset();
         self.nmi_pending = false;
+        self.nested_keep_cache_bits(0);
         self.registers = Default::default();
         self.registers.set_rdx(self.partition.cpu_signature);
         // SAFETY: CR2 and the debug registers are L1's: L0's own code uses none of them.

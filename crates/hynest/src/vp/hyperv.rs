@@ -167,7 +167,9 @@ impl Vp {
                 .unwrap_or("");
             fatal::end(End::Panic, format_args!("{last}"))
         }
-        log!("L1 crash parameters: {:x?}", report.parameters);
+        if self.may_log() {
+            log!("L1 crash parameters: {:x?}", report.parameters);
+        }
     }
 
     /// When the next synthetic timer is due, in the partition's TSC, which L1's writes to a VP's do

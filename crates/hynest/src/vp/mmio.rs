@@ -33,11 +33,13 @@ impl Vp {
             Ok(instruction) => instruction,
             Err(DecodeError::TooLong) => return self.inject_gp(),
             Err(error) => {
-                crate::log!(
-                    "VP {}: {error:?} at {:#x} accesses {address}, where L1 has no memory: #GP",
-                    self.index,
-                    read(Field::GUEST_RIP)
-                );
+                if self.may_log() {
+                    crate::log!(
+                        "VP {}: {error:?} at {:#x} accesses {address}, where L1 has no memory: #GP",
+                        self.index,
+                        read(Field::GUEST_RIP)
+                    );
+                }
                 return self.inject_gp();
             }
         };

@@ -21,6 +21,11 @@ pub const VPID01: u16 = 1;
 pub const CR4_OWNED: u64 = 1 << 13;
 /// CR0 bits that L0 keeps for itself: NE, which is fixed in VMX operation.
 pub const CR0_OWNED: u64 = 1 << 5;
+/// CR0.CD and CR0.NW, which VM entry and exit do not switch: a guest's would leave L0, and what
+/// shares its core, without caches. Guests read back what they write, and it does nothing.
+pub const CR0_CACHE: u64 = 3 << 29;
+/// The CR0 bits that L1 reads from the read shadow.
+pub const CR0_MASK: u64 = CR0_OWNED | CR0_CACHE;
 
 /// The control words that L0 runs L1 with, and that VMCS 02 starts from.
 #[derive(Clone, Copy, Debug)]
@@ -183,7 +188,7 @@ pub fn write_controls(controls: &Controls, structures: &Structures) {
     write(Field::VPID, u64::from(VPID01));
     write(Field::MSR_BITMAP, structures.msr_bitmap.raw());
     write(Field::TSC_OFFSET, structures.tsc_offset);
-    write(Field::CR0_GUEST_HOST_MASK, CR0_OWNED);
+    write(Field::CR0_GUEST_HOST_MASK, CR0_MASK);
     write(Field::CR4_GUEST_HOST_MASK, structures.cr4_mask);
     write(Field::EXCEPTION_BITMAP, u64::from(exceptions::ENDLESS));
     for field in [
@@ -240,7 +245,7 @@ const CR0_ET: u64 = 1 << 4;
 const RESET_PAT: u64 = 0x0007_0406_0007_0406;
 
 fn write_common_state(cr0: u64) {
-    write(Field::GUEST_CR0, cr0 | CR0_ET | CR0_OWNED);
+    write(Field::GUEST_CR0, cr0 & !CR0_CACHE | CR0_ET | CR0_OWNED);
     write(Field::CR0_READ_SHADOW, cr0 | CR0_ET);
     write(Field::GUEST_CR3, 0);
     write(Field::GUEST_CR4, CR4_OWNED);

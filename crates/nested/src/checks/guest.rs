@@ -15,8 +15,9 @@ use crate::{Dirty, Vmcs12};
 /// Exit qualification of a failed entry with a bad VMCS link pointer.
 const QUALIFICATION_LINK_POINTER: u64 = 4;
 
-/// Bits of IA32_DEBUGCTL that no processor has.
-const DEBUGCTL_RESERVED: u64 = !0xffc7;
+/// Bits of IA32_DEBUGCTL that L1 does not have: all but BTF, as for its own WRMSR. What they
+/// switch on, branch records and traces, is not offered.
+const DEBUGCTL_RESERVED: u64 = !(1 << 1);
 
 /// A broken rule and the exit qualification that reports it.
 pub type Failed = (Violation, u64);

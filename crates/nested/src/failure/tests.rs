@@ -60,9 +60,7 @@ fn keeping() -> Scene {
 #[track_caller]
 fn assert_l1_keeps_its_own(scene: &mut Scene) {
     scene.vmcs01.set(Field::GUEST_INTERRUPTIBILITY, 9);
-    scene
-        .nested
-        .load_host(&mut scene.vmcs01, &registers(), false);
+    let _ = scene.nested.load_host(&mut scene.vmcs01, false);
     assert_eq!(scene.vmcs01.peek(Field::GUEST_PAT), L1_PAT);
     assert_eq!(scene.vmcs01.peek(Field::GUEST_EFER), L1_EFER);
     // NMIs stay blocked, STI does not.
@@ -123,9 +121,7 @@ fn after_l2s_state_is_loaded_l1_finds_it() {
     scene
         .nested
         .fail_entry(&scene.vmcs02, Some(&mut scene.page), reason, 3);
-    scene
-        .nested
-        .load_host(&mut scene.vmcs01, &registers(), false);
+    let _ = scene.nested.load_host(&mut scene.vmcs01, false);
     assert_eq!(scene.page.peek(Field::EXIT_REASON), 0x8000_0022);
     assert_eq!(scene.page.peek(Field::EXIT_QUALIFICATION), 3);
     assert_eq!(scene.vmcs01.peek(Field::GUEST_PAT), 0x0606_0606_0606_0606);

@@ -6,9 +6,7 @@ use vmx::{CrAccess, Field};
 
 use super::super::Vp;
 use super::super::vmcs::{read, write};
-
-/// CR0.CD and CR0.NW.
-const CR0_CACHE: u64 = 3 << 29;
+use super::super::vmcs01::CR0_CACHE;
 
 impl Vp {
     /// Does what L2 wants, on its behalf; VMCS 02 is current.

@@ -4,6 +4,7 @@ use addr::Gpa1;
 use nested::checks::Violation;
 use nested::insn::{EntrySource, VmResult};
 use nested::msr_bitmap::X2apicOpening;
+use nested::msr_list::VmxAbort;
 use nested::{Current, EntryContext, EntryFailure, Merged, Resume};
 use platform::counters::Counter;
 use vmx::ept::Eptp;
@@ -15,7 +16,7 @@ use super::super::Vp;
 use super::super::vmcs::read;
 use super::pages::{CurrentVmcs, L1Page};
 use super::vmcs02::L1_REGISTERS;
-use super::{enlightened_vmcs, flush_vpid02, load};
+use super::{enlightened_vmcs, flush_vpid01, flush_vpid02, load};
 use crate::log;
 
 /// EFER.LMA.
@@ -131,8 +132,7 @@ impl Vp {
     /// Says why L1's entry did not come to pass, the first times.
     #[cold]
     fn log_refusal(&mut self, violation: &Violation) {
-        if self.nested.refusals_to_log > 0 {
-            self.nested.refusals_to_log -= 1;
+        if self.may_log() {
             log!("VP {}: L1's entry is refused: {violation:?}", self.index);
         }
     }
@@ -180,7 +180,25 @@ impl Vp {
             self.merge_msr_bitmap();
         }
         if merged.flush_vpid {
-            flush_vpid02();
+            self.flush_vpids();
+        }
+    }
+
+    /// VPID 02 stands for another VPID of L1's now; or for VPID 0, which L1 runs on itself, and
+    /// whose translations entry and exit drop. None come to VPID 01 while L2 runs, so that its
+    /// are dropped for both here.
+    fn flush_vpids(&self) {
+        flush_vpid02();
+        if self.nested.logic.vpid().is_none() {
+            flush_vpid01();
+        }
+    }
+
+    /// The directory pointers of an L1 in PAE paging (SDM vol. 3, 28.5.4).
+    #[cold]
+    fn load_host_pdptes(&mut self) {
+        if !self.load_pdptes() {
+            self.vmx_abort(VmxAbort::HostPdpte);
         }
     }
 
@@ -221,8 +239,7 @@ impl Vp {
         if !self.nested.is_in_l2() {
             return false;
         }
-        if self.nested.refusals_to_log > 0 {
-            self.nested.refusals_to_log -= 1;
+        if self.may_log() {
             log!(
                 "VP {}: hardware refuses an entry of L2 that passed the checks (error {error}); L1 gets VMfail 7",
                 self.index
@@ -248,9 +265,9 @@ impl Vp {
     /// L1 goes on at its host state; VMCS 12 holds the exit already.
     pub fn return_to_l1_host(&mut self, nmi: bool) {
         self.load_vmcs01();
-        self.nested
-            .logic
-            .load_host(&mut CurrentVmcs, &L1_REGISTERS, nmi);
+        if self.nested.logic.load_host(&mut CurrentVmcs, nmi) {
+            self.load_host_pdptes();
+        }
         if self.nested.logic.has_msr_lists() {
             self.load_exit_msrs();
         }

@@ -123,11 +123,13 @@ impl Vp {
                 if access.is_string() {
                     // Its memory operand is L2's, behind two levels of paging. No L1 is known to
                     // let L2 at its ports by string instructions.
-                    log!(
-                        "VP {}: L2's string I/O on L1's port {:#x}: #GP",
-                        self.index,
-                        access.port()
-                    );
+                    if self.may_log() {
+                        log!(
+                            "VP {}: L2's string I/O on L1's port {:#x}: #GP",
+                            self.index,
+                            access.port()
+                        );
+                    }
                     return self.inject_gp();
                 }
                 self.io_exit(access);

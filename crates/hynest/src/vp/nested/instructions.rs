@@ -11,7 +11,7 @@ use vmx::{
 use super::super::memory::L1Memory;
 use super::super::paging::{PageFault, Paging};
 use super::super::vmcs::{read, write};
-use super::super::vmcs01::{CR0_OWNED, CR4_OWNED};
+use super::super::vmcs01::{CR0_MASK, CR4_OWNED};
 use super::super::{Registers, Vp};
 use super::{L1Page, current_cpl, enlightened_vmcs, flush_vpid02};
 
@@ -66,7 +66,7 @@ impl L1Vp for View<'_> {
     }
 
     fn cr0(&self) -> u64 {
-        read(Field::GUEST_CR0) & !CR0_OWNED | read(Field::CR0_READ_SHADOW) & CR0_OWNED
+        read(Field::GUEST_CR0) & !CR0_MASK | read(Field::CR0_READ_SHADOW) & CR0_MASK
     }
 
     fn cr4(&self) -> u64 {

@@ -55,8 +55,8 @@ pub struct NestedVp {
     is_02_current: bool,
     /// The windows that L0 wants in VMCS 02 beside L1's.
     windows: PrimaryControls,
-    /// Refusals of L1's entries that may still be logged: L1 decides how many there are.
-    refusals_to_log: u32,
+    /// Log lines that the guests may still cause: it is they who decide how many there would be.
+    lines_to_log: u32,
     /// VMCS 01's TSC offset is not L1's any more.
     is_tsc_stale: bool,
     /// L2 is to leave right after the event that the entry injects.
@@ -84,7 +84,7 @@ impl NestedVp {
             page: None,
             is_02_current: false,
             windows: PrimaryControls::empty(),
-            refusals_to_log: 16,
+            lines_to_log: 16,
             is_tsc_stale: false,
             leave_at_once: false,
         }
@@ -125,6 +125,13 @@ impl NestedVp {
 }
 
 impl Vp {
+    /// Whether a line about what a guest did may go to the log; counts it.
+    pub fn may_log(&mut self) -> bool {
+        let may = self.nested.lines_to_log > 0;
+        self.nested.lines_to_log -= u32::from(may);
+        may
+    }
+
     /// Makes VMCS 01 current.
     #[inline]
     pub fn load_vmcs01(&mut self) {
@@ -165,6 +172,11 @@ impl Vp {
     /// Whether INIT waits: VMX root operation blocks it, and in L2 it is an exit.
     pub fn init_is_blocked(&self) -> bool {
         self.nested.logic.in_vmx_operation()
+    }
+
+    /// L1 has set CR0.CD and CR0.NW to this.
+    pub fn nested_keep_cache_bits(&mut self, bits: u64) {
+        self.nested.logic.set_cache_bits(bits);
     }
 
     /// Whether VMX operation lets L1 set CR0 to this (SDM vol. 3, 24.8).

@@ -122,7 +122,7 @@ impl Vp {
 
     /// A VMX abort shuts the processor down (SDM vol. 3, 28.7); a VP that is shut down is the end
     /// of its partition, as a triple fault is.
-    fn vmx_abort(&self, abort: VmxAbort) -> ! {
+    pub fn vmx_abort(&self, abort: VmxAbort) -> ! {
         fatal::end(
             End::TripleFault,
             format_args!("VP {}: VMX abort, {abort:?}", self.index),

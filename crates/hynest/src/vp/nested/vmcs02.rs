@@ -8,13 +8,10 @@ use super::super::entry::vp_exit_l2;
 use super::super::hardware;
 use super::super::partition::Partition;
 use super::super::vmcs::write;
-use super::super::vmcs01::{CR0_OWNED, CR4_OWNED, Controls, write_host_state};
+use super::super::vmcs01::{CR0_CACHE, CR0_OWNED, CR4_OWNED, Controls, write_host_state};
 
 /// VPID of L2 on every processor.
 pub const VPID02: u16 = 2;
-
-/// CR0.CD and CR0.NW, which VM entry does not switch.
-const CR0_CACHE: u64 = 3 << 29;
 
 /// Makes VMCS 02 of the VP that runs on this processor, with handlers on `stack`. Leaves it
 /// current.
@@ -75,7 +72,6 @@ pub fn policy(partition: &Partition, msr_bitmap: Spa) -> L0Policy {
 pub const L1_REGISTERS: L1Registers = L1Registers {
     cr0_set: CR0_OWNED,
     cr0_clear: 0,
-    cr0_mask: CR0_OWNED,
     cr4_set: CR4_OWNED,
     cr4_clear: 0,
 };

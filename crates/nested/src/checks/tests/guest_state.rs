@@ -46,6 +46,9 @@ fn guest_msrs() {
     for (field, bad, rule) in [
         (Field::GUEST_DEBUGCTL, 1 << 63, Rule::Reserved),
         (Field::GUEST_DEBUGCTL, 1 << 3, Rule::Reserved),
+        // LBR, TR: bits of processors, but none of L1's.
+        (Field::GUEST_DEBUGCTL, 1, Rule::Reserved),
+        (Field::GUEST_DEBUGCTL, 0x40, Rule::Reserved),
         (Field::GUEST_PAT, 0x0300, Rule::Reserved),
         (Field::GUEST_PAT, 0x10, Rule::Reserved),
         (Field::GUEST_EFER, 0xf01, Rule::Reserved),
@@ -56,7 +59,7 @@ fn guest_msrs() {
         // What is not loaded is not looked at.
         assert_eq!(checked(&[none, (field, bad)]), Ok(()), "{field:?}");
     }
-    assert_eq!(checked(&[all, (Field::GUEST_DEBUGCTL, 3)]), Ok(()));
+    assert_eq!(checked(&[all, (Field::GUEST_DEBUGCTL, 2)]), Ok(()));
     // Without paging LME may wait for it, but not LMA.
     let real = [
         (Field::ENTRY_CONTROLS, all.1 & !(1 << 9)),

@@ -84,6 +84,11 @@ pub fn consistency(check: &Check) {
         cpu::set_cr0(cpu::cr0() & !1),
         Err(Fault::GP),
     );
+    let cr0 = cpu::cr0();
+    check.equal("CR0.CD", cpu::set_cr0(cr0 | 1 << 30), Ok(()));
+    check.equal("reads back", cpu::cr0(), cr0 | 1 << 30);
+    check.equal("CR0.CD clear", cpu::set_cr0(cr0), Ok(()));
+    check.equal("reads back", cpu::cr0(), cr0);
     check.equal("DR7 bit 32", cpu::set_dr7(1 << 32), Err(Fault::GP));
     if cpu::is_virtual() {
         check.equal(
