@@ -3,7 +3,7 @@
 use core::arch::asm;
 use core::fmt;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cpu::interrupt::Frame;
 use crate::cpu::port::outw;
@@ -12,18 +12,24 @@ use crate::output::json::Escaped;
 use crate::output::{self, Channel};
 use crate::{log, vp};
 
-/// Set by the processor that ends the machine.
-static STOPPING: AtomicBool = AtomicBool::new(false);
-/// How many bugs have been met: a bug within a report ends without another.
-static BUGS: AtomicU32 = AtomicU32::new(0);
+/// The processor that ends the machine, as its number and one; 0 while none does.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// How long the others get to stop, in looks at them.
+const PATIENCE: u32 = 1_000_000;
 
 /// Whether a processor is ending the machine.
 pub fn stopping() -> bool {
-    STOPPING.load(Ordering::Acquire)
+    OWNER.load(Ordering::Acquire) != 0
 }
 
-/// Stops this processor for good.
-pub fn halt() -> ! {
+/// Stops this processor for good, for another one that ends the machine.
+pub fn stop() -> ! {
+    per_cpu::this().go_offline();
+    halt()
+}
+
+fn halt() -> ! {
     loop {
         // SAFETY: with interrupts off nothing but an NMI comes back, and the loop halts again.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) }
@@ -31,20 +37,26 @@ pub fn halt() -> ! {
 }
 
 /// Claims the machine's end for this processor, stopping the others. Another processor that
-/// has claimed it keeps it.
+/// has claimed it keeps it; a bug within the report of one ends without another.
 fn claim() {
-    if STOPPING.swap(true, Ordering::AcqRel) {
-        halt();
-    }
     let this = per_cpu::this().number();
-    for other in per_cpu::online().filter(|cpu| cpu.number() != this) {
+    let name = this as u32 + 1;
+    match OWNER.compare_exchange(0, name, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {}
+        Err(owner) if owner == name => leave_machine(),
+        Err(_) => stop(),
+    }
+    let others = || per_cpu::online().filter(|cpu| cpu.number() != this);
+    for other in others() {
         apic::send_nmi(other.apic_id());
     }
-    // The others stop as soon as the NMI reaches them, even with the stream in their hands.
-    for _ in 0..10_000 {
+    // They stop as soon as the NMI reaches them, even with the stream in their hands.
+    let mut looks = 0;
+    while looks < PATIENCE && others().next().is_some() {
         core::hint::spin_loop();
+        looks += 1;
     }
-    // SAFETY: no other processor goes on.
+    // SAFETY: every other processor has stopped, or is stuck where no NMI gets in.
     unsafe { output::seize() };
 }
 
@@ -102,6 +114,12 @@ pub fn refuse(message: fmt::Arguments<'_>) -> ! {
     end(End::L0Stop, message)
 }
 
+/// Refuses to go on before this processor is set up; no other runs yet.
+pub fn refuse_early(message: fmt::Arguments<'_>) -> ! {
+    log!("{message}");
+    finish(End::L0Stop, message)
+}
+
 /// A short text built without the heap, cut where it is too long.
 struct Text {
     bytes: [u8; 1024],
@@ -148,9 +166,6 @@ fn leave_machine() -> ! {
 
 /// Reports an exception within L0 and ends.
 pub fn exception(frame: &Frame, cr2: u64) -> ! {
-    if BUGS.fetch_add(1, Ordering::AcqRel) > 0 {
-        leave_machine();
-    }
     claim();
     log!(
         "L0 bug: exception {} (error {:#x}) at {:#x} on processor {}, CR2 {:#x}, RSP {:#x}, RFLAGS {:#x}",
@@ -190,9 +205,6 @@ pub fn exception(frame: &Frame, cr2: u64) -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    if BUGS.fetch_add(1, Ordering::AcqRel) > 0 {
-        leave_machine();
-    }
     claim();
     log!("L0 bug: {info} on processor {}", per_cpu::this().number());
     vp::log_vmcs();

@@ -15,10 +15,11 @@ mod memory;
 mod output;
 mod vp;
 
+use addr::Spa;
 use boot::information::{Information, Protocol};
 use boot::options::Options;
 use boot::{madt, smp};
-use cpu::{interrupt, per_cpu, tsc};
+use cpu::{interrupt, ioapic, per_cpu, tsc};
 use memory::{frames, heap, mapping};
 
 /// L0's share of memory for frames: shadow tables, VMCSs, page tables.
@@ -26,6 +27,10 @@ const FRAME_POOL: u64 = 24 << 20;
 
 /// Where the boot code enters, on the boot stack, with 4 GiB mapped one to one.
 extern "C" fn rust_entry(protocol: u64, information: u64) -> ! {
+    // The others are taken to be of the same kind: all of a machine share their CPUID.
+    if let Err(unfit) = vp::check_processor() {
+        fatal::refuse_early(format_args!("{unfit}"))
+    }
     // SAFETY: this is the only processor that runs, and these are called once.
     unsafe {
         interrupt::initialise();
@@ -76,20 +81,24 @@ extern "C" fn rust_entry(protocol: u64, information: u64) -> ! {
             "the TSC's rate cannot be measured: pass tsc_hz=N"
         )),
     };
-    let Some(processors) = information
+    let Some(interrupts) = information
         .rsdp
         .or_else(madt::search)
-        .and_then(|rsdp| madt::processors(&rsdp))
+        .and_then(|rsdp| madt::read_table(&rsdp))
     else {
         fatal::refuse(format_args!(
             "the firmware's ACPI tables list no processors"
         ))
     };
+    for &controller in interrupts.ioapics() {
+        // SAFETY: the firmware says that it is there, and L0 uses no line of it.
+        unsafe { ioapic::mask(Spa::new(controller)) };
+    }
     // SAFETY: memory, tables and the IDT are ready for the other processors, which wait in
     // `run_processor` for the partition.
     let count = match unsafe {
         smp::start(
-            processors.ids(),
+            interrupts.processors(),
             options.vps.unwrap_or(per_cpu::MAX_CPUS),
             tsc_hz,
         )

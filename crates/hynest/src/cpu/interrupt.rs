@@ -164,7 +164,7 @@ extern "C" fn handle(frame: &mut Frame) {
 /// back to look again.
 fn handle_nmi(frame: &mut Frame) {
     if fatal::stopping() {
-        fatal::halt();
+        fatal::stop();
     }
     let entry = (&raw const vp_entry_start) as u64..(&raw const vp_entry_end) as u64;
     if entry.contains(&frame.rip) && per_cpu::this().kick_pending() {

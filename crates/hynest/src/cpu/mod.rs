@@ -4,6 +4,7 @@ pub mod apic;
 pub mod descriptor;
 pub mod idle;
 pub mod interrupt;
+pub mod ioapic;
 pub mod msr;
 pub mod per_cpu;
 pub mod port;

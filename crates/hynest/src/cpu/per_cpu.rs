@@ -77,6 +77,11 @@ impl PerCpu {
         self.online.load(Ordering::Acquire)
     }
 
+    /// This processor does not run L0's code any more.
+    pub fn go_offline(&self) {
+        self.online.store(false, Ordering::Release);
+    }
+
     /// Takes the kick flag down; whoever raised it has put its reason where it will be
     /// looked for after this.
     pub fn take_kick(&self) -> bool {

@@ -307,7 +307,7 @@ impl Vp {
     pub fn take_nmi(&mut self) {
         unblock_nmis();
         if fatal::stopping() {
-            fatal::halt();
+            fatal::stop();
         }
         let _ = crate::cpu::per_cpu::this().take_kick();
         self.drain_inbox();

@@ -30,6 +30,7 @@ use platform::apic::LocalApic;
 use platform::counters::Counter;
 use vmx::{AccessRights, Field, PrimaryControls};
 
+pub use hardware::check_processor;
 pub use report::{log_vmcs, report_counters};
 pub use start::{create_partition, run};
 

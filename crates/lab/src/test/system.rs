@@ -130,6 +130,11 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             system("a user's vmlinux", "--do boot", end(Ending::PowerOff, up)),
             &prepared.elf,
         ),
+        system(
+            "a processor that lacks something",
+            "--cpu-model core2_penryn_t9600 --do boot",
+            end(Ending::L0Stop, lacks_x2apic),
+        ),
         system("L1 panics", "--do panic", end(Ending::Panic, a_panic)),
         system("L1 resets", "--do reset", end(Ending::Reset, up)),
         system(
@@ -406,6 +411,15 @@ fn churned(summary: &Summary, guests: &[(&str, u32)]) -> Result<()> {
             churn.line()
         );
     }
+    Ok(())
+}
+
+fn lacks_x2apic(summary: &Summary) -> Result<()> {
+    ensure!(
+        summary.message.contains("lacks x2APIC"),
+        "the message does not say what is missing: {}",
+        summary.message
+    );
     Ok(())
 }
 
