@@ -1,8 +1,13 @@
 //! The instruction that touched a page of registers: what it moves, how wide,
 //! and between which register and memory.
 //!
-//! An EPT violation tells the address and the direction, not the data. Only the
-//! MOV family is decoded: what compilers and kernels use on device registers.
+//! An EPT violation tells the address and the direction, not the data. Decoded are the
+//! MOV family and two-operand arithmetic and logic: what compilers and kernels use on
+//! device registers.
+
+mod alu;
+
+pub use alu::Alu;
 
 /// The operating mode, which sets the default sizes: CS.L and CS.D.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +56,25 @@ pub enum Operation {
     StoreImmediate(u64),
     /// XCHG: a register and memory change places.
     Exchange(Register),
+    /// Arithmetic or logic on memory and another operand.
+    Compute {
+        /// What is computed.
+        alu: Alu,
+        /// The operand that is not in memory.
+        operand: Operand,
+        /// Whether memory is the first operand, which the result goes to; else it is the
+        /// second, and the register the first.
+        to_memory: bool,
+    },
+}
+
+/// An operand that is not in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operand {
+    /// A register.
+    Register(Register),
+    /// A constant, sign-extended to 64 bits.
+    Immediate(u64),
 }
 
 /// A decoded instruction.
@@ -102,7 +126,7 @@ pub fn decode(bytes: &[u8], mode: CodeSize) -> Result<Instruction, DecodeError> 
 impl Operation {
     /// The register after a load of `data`, which was `old` before. 32-bit
     /// destinations clear the upper half, narrower ones keep what they do not cover.
-    /// For a store, `old`.
+    /// For what loads none, `old`.
     pub const fn loaded(self, size: u8, data: u64, old: u64) -> u64 {
         let (register, width, extend) = match self {
             Self::Load {
@@ -111,14 +135,22 @@ impl Operation {
                 extend,
             } => (register, width, extend),
             Self::Exchange(register) => (register, size, Extend::Zero),
-            Self::Store(_) | Self::StoreImmediate(_) => return old,
+            Self::Store(_) | Self::StoreImmediate(_) | Self::Compute { .. } => return old,
         };
         let unused = 64 - 8 * size as u32;
         let value = match extend {
             Extend::Zero => data << unused >> unused,
             Extend::Sign => ((data << unused) as i64 >> unused) as u64,
         };
-        match (width, register.high_byte) {
+        register.with(width, value, old)
+    }
+}
+
+impl Register {
+    /// The register, which was `old`, after `width` bytes of it were set: 32 bits clear
+    /// the upper half, fewer keep what they do not cover.
+    pub const fn with(self, width: u8, value: u64, old: u64) -> u64 {
+        match (width, self.high_byte) {
             (1, true) => old & !0xFF00 | (value & 0xFF) << 8,
             (1, false) => old & !0xFF | value & 0xFF,
             (2, _) => old & !0xFFFF | value & 0xFFFF,
@@ -126,9 +158,7 @@ impl Operation {
             _ => value,
         }
     }
-}
 
-impl Register {
     /// The `size` bytes that a store takes from the register, whose 64 bits are `full`.
     pub const fn stored(self, size: u8, full: u64) -> u64 {
         let shifted = if self.high_byte { full >> 8 } else { full };
@@ -141,6 +171,7 @@ impl Register {
 struct Prefixes {
     operand_size: bool,
     address_size: bool,
+    lock: bool,
     /// The REX prefix, if there is one: 0x40 to 0x4F.
     rex: Option<u8>,
 }
@@ -211,6 +242,7 @@ impl Decoder<'_> {
             match byte {
                 0x66 => self.prefixes.operand_size = true,
                 0x67 => self.prefixes.address_size = true,
+                0xF0 => self.prefixes.lock = true,
                 0x26 | 0x2E | 0x36 | 0x3E | 0x64 | 0x65 | 0xF2 | 0xF3 => {}
                 0x40..=0x4F if self.mode == CodeSize::Bits64 => {
                     self.prefixes.rex = Some(byte);
@@ -225,9 +257,59 @@ impl Decoder<'_> {
 
     fn instruction(&mut self) -> Result<(Operation, u8), DecodeError> {
         let opcode = self.prefixes()?;
+        let (operation, size) = self.operation(opcode)?;
+        let is_lockable = match operation {
+            Operation::Exchange(_) => true,
+            Operation::Compute { alu, to_memory, .. } => to_memory && alu.stores(),
+            _ => false,
+        };
+        if self.prefixes.lock && !is_lockable {
+            return Err(DecodeError::Unsupported(0xF0));
+        }
+        Ok((operation, size))
+    }
+
+    fn operation(&mut self, opcode: u8) -> Result<(Operation, u8), DecodeError> {
         let full = self.operand_size();
         let size = if opcode & 1 == 0 { 1 } else { full };
         match opcode {
+            0x00..=0x3B if opcode & 7 < 4 => {
+                let register = self.modrm_register(size)?;
+                let operation = Operation::Compute {
+                    alu: Alu::from_bits(opcode >> 3),
+                    operand: Operand::Register(register),
+                    to_memory: opcode & 2 == 0,
+                };
+                Ok((operation, size))
+            }
+            // 0x82 is 0x80 again, but for 64-bit mode.
+            0x82 if self.mode == CodeSize::Bits64 => Err(DecodeError::Unsupported(0x82)),
+            0x80..=0x83 => {
+                let alu = Alu::from_bits(self.modrm()?);
+                let value = self.immediate(if opcode == 0x81 { size.min(4) } else { 1 })?;
+                Ok((with_constant(alu, value), size))
+            }
+            0x84 | 0x85 => {
+                let register = self.modrm_register(size)?;
+                let operation = Operation::Compute {
+                    alu: Alu::Test,
+                    operand: Operand::Register(register),
+                    to_memory: true,
+                };
+                Ok((operation, size))
+            }
+            0xF6 | 0xF7 => match self.modrm()? {
+                0 | 1 => {
+                    let value = self.immediate(size.min(4))?;
+                    Ok((with_constant(Alu::Test, value), size))
+                }
+                _ => Err(DecodeError::Unsupported(opcode.into())),
+            },
+            0xFE | 0xFF => match self.modrm()? {
+                0 => Ok((with_constant(Alu::Inc, 1), size)),
+                1 => Ok((with_constant(Alu::Dec, 1), size)),
+                _ => Err(DecodeError::Unsupported(opcode.into())),
+            },
             0x86 | 0x87 => {
                 let register = self.modrm_register(size)?;
                 Ok((Operation::Exchange(register), size))
@@ -325,6 +407,14 @@ impl Decoder<'_> {
         };
         self.skip(displacement)?;
         Ok(reg)
+    }
+}
+
+const fn with_constant(alu: Alu, value: u64) -> Operation {
+    Operation::Compute {
+        alu,
+        operand: Operand::Immediate(value),
+        to_memory: true,
     }
 }
 

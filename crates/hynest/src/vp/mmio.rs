@@ -3,12 +3,12 @@
 use addr::{Gpa1, Gva};
 use platform::apic::Mode;
 use platform::layout::{APIC_BASE, IOAPIC_BASE};
-use platform::mmio::{self, CodeSize, DecodeError, Operation};
+use platform::mmio::{self, Alu, CodeSize, DecodeError, Operand, Operation};
 use vmx::{AccessRights, Field};
 
 use super::Vp;
 use super::paging::{PageFault, Paging};
-use super::vmcs::read;
+use super::vmcs::{read, write};
 
 /// EFER.LMA.
 const EFER_LMA: u64 = 1 << 10;
@@ -65,8 +65,43 @@ impl Vp {
             Operation::StoreImmediate(value) => {
                 self.device_store(address, instruction.size, value);
             }
+            Operation::Compute {
+                alu,
+                operand,
+                to_memory,
+            } => self.device_compute(address, instruction.size, alu, operand, to_memory),
         }
         self.advance_by(u64::from(instruction.length));
+    }
+
+    fn device_compute(
+        &mut self,
+        address: Gpa1,
+        size: u8,
+        alu: Alu,
+        operand: Operand,
+        to_memory: bool,
+    ) {
+        let data = self.device_load(address, size);
+        let other = match operand {
+            Operand::Register(register) => register.stored(size, self.gpr(register.number)),
+            Operand::Immediate(value) => value,
+        };
+        let (left, right) = if to_memory {
+            (data, other)
+        } else {
+            (other, data)
+        };
+        let (result, rflags) = alu.compute(size, left, right, read(Field::GUEST_RFLAGS));
+        write(Field::GUEST_RFLAGS, rflags);
+        match operand {
+            _ if !alu.stores() => {}
+            Operand::Register(register) if !to_memory => {
+                let value = register.with(size, result, self.gpr(register.number));
+                self.set_gpr(register.number, value);
+            }
+            _ => self.device_store(address, size, result),
+        }
     }
 
     fn code_size(&self) -> CodeSize {

@@ -41,6 +41,11 @@ fn says_why_not() {
         Err(DecodeError::Unsupported(0xF0))
     );
     assert_eq!(
+        decode64(&[0xF0, 0x39, 0]),
+        Err(DecodeError::Unsupported(0xF0))
+    );
+    assert!(decode64(&[0xF0, 0x21, 0]).is_ok());
+    assert_eq!(
         decode64(&[0x0F, 0xA2]),
         Err(DecodeError::Unsupported(0xFA2))
     );
@@ -125,7 +130,25 @@ fn is_plain_mov(instruction: &iced_x86::Instruction) -> bool {
         .iter()
         .zip([instruction.op0_register(), instruction.op1_register()])
         .all(|(kind, register)| *kind != OpKind::Register || general(register));
-    is_mov && ops.contains(&OpKind::Memory) && register_is_general && !instruction.has_lock_prefix()
+    let is_alu = iced_alu(instruction.mnemonic()).is_some();
+    (is_mov || is_alu) && ops.contains(&OpKind::Memory) && register_is_general
+}
+
+fn iced_alu(mnemonic: Mnemonic) -> Option<Alu> {
+    Some(match mnemonic {
+        Mnemonic::Add => Alu::Add,
+        Mnemonic::Or => Alu::Or,
+        Mnemonic::Adc => Alu::Adc,
+        Mnemonic::Sbb => Alu::Sbb,
+        Mnemonic::And => Alu::And,
+        Mnemonic::Sub => Alu::Sub,
+        Mnemonic::Xor => Alu::Xor,
+        Mnemonic::Cmp => Alu::Cmp,
+        Mnemonic::Test => Alu::Test,
+        Mnemonic::Inc => Alu::Inc,
+        Mnemonic::Dec => Alu::Dec,
+        _ => return None,
+    })
 }
 
 fn compare(bytes: &[u8], mode: CodeSize) -> Result<(), TestCaseError> {
@@ -164,6 +187,26 @@ fn compare(bytes: &[u8], mode: CodeSize) -> Result<(), TestCaseError> {
             let operands = [expected.op0_register(), expected.op1_register()];
             prop_assert!(operands.contains(&iced_register(register, found.size)));
         }
+        Operation::Compute {
+            alu,
+            operand,
+            to_memory,
+        } => {
+            prop_assert_eq!(Some(alu), iced_alu(expected.mnemonic()));
+            let (memory, other) = if to_memory { (0, 1) } else { (1, 0) };
+            prop_assert_eq!(expected.op_kind(memory), OpKind::Memory);
+            match operand {
+                Operand::Register(register) => {
+                    let register = iced_register(register, found.size);
+                    prop_assert_eq!(expected.op_register(other), register);
+                }
+                Operand::Immediate(value) if expected.op_count() == 2 => {
+                    let unused = 64 - 8 * u32::from(found.size);
+                    prop_assert_eq!(value << unused, expected.immediate(1) << unused);
+                }
+                Operand::Immediate(value) => prop_assert_eq!(value, 1),
+            }
+        }
         Operation::StoreImmediate(value) => {
             prop_assert_eq!(expected.op0_kind(), OpKind::Memory);
             let unused = 64 - 8 * u32::from(found.size);
@@ -190,12 +233,15 @@ proptest! {
     fn agrees_with_iced(
         mode in any_mode(),
         prefixes in prop::collection::vec(prop_oneof![
-            Just(0x66u8), Just(0x67), Just(0x2E), Just(0x65), Just(0xF3), 0x40u8..0x50,
+            Just(0x66u8), Just(0x67), Just(0x2E), Just(0x65), Just(0xF3), Just(0xF0), 0x40u8..0x50,
         ], 0..4),
         opcode in prop::sample::select(vec![
             vec![0x88u8], vec![0x89], vec![0x8A], vec![0x8B], vec![0xA0], vec![0xA1], vec![0xA2],
             vec![0xA3], vec![0xC6], vec![0xC7], vec![0x63], vec![0x0F, 0xB6], vec![0x0F, 0xB7],
-            vec![0x0F, 0xBE], vec![0x0F, 0xBF], vec![0x86], vec![0x87],
+            vec![0x0F, 0xBE], vec![0x0F, 0xBF], vec![0x86], vec![0x87], vec![0x01], vec![0x0A],
+            vec![0x13], vec![0x18], vec![0x21], vec![0x2B], vec![0x31], vec![0x39], vec![0x3B],
+            vec![0x80], vec![0x81], vec![0x83], vec![0x84], vec![0x85], vec![0xF6], vec![0xF7],
+            vec![0xFE], vec![0xFF],
         ]),
         tail in prop::collection::vec(any::<u8>(), 15),
     ) {

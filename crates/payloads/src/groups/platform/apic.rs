@@ -67,6 +67,31 @@ pub fn xapic_read_modify_write(check: &Check) {
         (r11, memory::read::<u32>(memory_at)),
         (0x30, 0x40),
     );
+    let mut flags = 0u64;
+    let mut ecx = 0x55u64;
+    // SAFETY: the task-priority register, which holds back no interrupt that this test needs.
+    unsafe {
+        core::arch::asm!(
+            "or dword ptr [{at}], 0x13",
+            "and dword ptr [{at}], {mask:e}",
+            "lock xor dword ptr [{at}], 1",
+            "sub dword ptr [{at}], 2",
+            "inc dword ptr [{at}]",
+            "add ecx, [{at}]",
+            "cmp dword ptr [{at}], 0x51",
+            "pushfq",
+            "pop {flags}",
+            at = in(reg) memory_at,
+            mask = in(reg) 0xf3u64,
+            flags = out(reg) flags,
+            inout("rcx") ecx,
+        )
+    };
+    // 0x40 | 0x13 = 0x53; & 0xf3; ^ 1 = 0x52; - 2 = 0x50; + 1 = 0x51.
+    check.equal("computed in place", memory::read::<u32>(memory_at), 0x51);
+    check.equal("added to a register", ecx, 0x55 + 0x51);
+    check.equal("compared: equal", flags >> 6 & 1, 1);
+    apic::write(reg::TPR, 0);
 }
 
 /// Requests, priorities and ends of interrupts, in either mode.
