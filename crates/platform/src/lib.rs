@@ -21,6 +21,7 @@ pub mod ioapic;
 pub mod layout;
 pub mod mmio;
 pub mod msr;
+pub mod paging;
 pub mod ports;
 pub mod power;
 pub mod rtc;

@@ -254,7 +254,7 @@ impl Vp {
     }
 
     /// #PF, with CR2 as L1 will read it.
-    pub fn inject_page_fault(&mut self, fault: super::paging::PageFault) {
+    pub fn inject_page_fault(&mut self, fault: platform::paging::PageFault) {
         if self.nested.is_in_l2() && self.l1_wants_exception(14, fault.error) {
             // CR2 stays as it is: L1 finds the address in the qualification.
             return self.reflect_exception(14, Some(fault.error), fault.address.raw());

@@ -4,11 +4,12 @@ use addr::{Gpa1, Gva};
 use platform::apic::Mode;
 use platform::layout::{APIC_BASE, IOAPIC_BASE};
 use platform::mmio::{self, Alu, CodeSize, DecodeError, Operand, Operation};
-use vmx::{AccessRights, Field};
+use platform::paging::{AccessError, Privilege};
+use vmx::{AccessRights, EptViolation, Field, Interruptibility};
 
 use super::Vp;
-use super::paging::{PageFault, Paging};
-use super::vmcs::{read, write};
+use super::paging::Blocked;
+use super::vmcs::{modify, read, write};
 
 /// EFER.LMA.
 const EFER_LMA: u64 = 1 << 10;
@@ -16,7 +17,7 @@ const EFER_LMA: u64 = 1 << 10;
 const CR0_PE: u64 = 1;
 
 impl Vp {
-    /// An EPT violation of L1: an access to a device page, or to nothing.
+    /// An EPT violation where EPT 01 alone is in the way: L1's, or that of an L2 without EPT 12.
     pub fn mmio_exit(&mut self) {
         let address = Gpa1::new(read(Field::GUEST_PHYSICAL_ADDRESS));
         if read(Field::IDT_VECTORING_INFO) >> 31 & 1 != 0 {
@@ -24,10 +25,23 @@ impl Vp {
             // is to blame, and the delivery cannot succeed.
             return self.inject_exception(8, Some(0));
         }
+        if read(Field::EXIT_QUALIFICATION) & EptViolation::NMI_UNBLOCKING != 0 {
+            // An IRET from there: it has not been executed after all.
+            let nmi = u64::from(Interruptibility::NMI.bits());
+            modify(Field::GUEST_INTERRUPTIBILITY, nmi, 0);
+        }
+        self.device_access(address);
+    }
+
+    /// The guest's instruction accesses `address`, where L1 has no memory: a device register, or
+    /// nothing.
+    pub fn device_access(&mut self, address: Gpa1) {
         let mut bytes = [0; mmio::MAX_LENGTH];
         let instruction = match self.fetch(&mut bytes) {
             Ok(available) => mmio::decode(available, self.code_size()),
-            Err(fault) => return self.inject_page_fault(fault),
+            Err(AccessError::Page(fault)) => return self.inject_page_fault(fault),
+            // L1 has taken the page from L2 meanwhile: L2 will meet that when it tries again.
+            Err(AccessError::Physical { .. }) => return,
         };
         let instruction = match instruction {
             Ok(instruction) => instruction,
@@ -117,7 +131,7 @@ impl Vp {
     }
 
     /// Reads the bytes at RIP: as many as the page of the last one allows.
-    fn fetch<'a>(&self, bytes: &'a mut [u8; mmio::MAX_LENGTH]) -> Result<&'a [u8], PageFault> {
+    fn fetch<'a>(&self, bytes: &'a mut [u8; mmio::MAX_LENGTH]) -> Result<&'a [u8], Blocked> {
         let rip = read(Field::GUEST_RIP);
         let base = if self.code_size() == CodeSize::Bits64 {
             0
@@ -125,14 +139,14 @@ impl Vp {
             read(Field::GUEST_CS_BASE)
         };
         let at = Gva::new(base.wrapping_add(rip));
-        let paging = Paging::current();
-        let memory = &self.partition.memory;
-        if paging.read(memory, at, bytes).is_ok() {
+        // The processor has fetched them already, with the rights that takes.
+        let privilege = Privilege::Supervisor;
+        if self.read_guest(at, privilege, bytes).is_ok() {
             return Ok(bytes);
         }
         // The instruction may end before a page that is not there.
         let first = (4096 - at.page_offset() as usize).min(bytes.len());
-        paging.read(memory, at, &mut bytes[..first])?;
+        self.read_guest(at, privilege, &mut bytes[..first])?;
         Ok(&bytes[..first])
     }
 

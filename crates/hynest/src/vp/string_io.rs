@@ -1,9 +1,9 @@
-//! INS and OUTS of L1.
+//! INS and OUTS of L1, and of an L2 whose port accesses are L1's.
 
 use addr::Gva;
 use vmx::{Field, IoAccess};
 
-use super::paging::Paging;
+use super::paging::data_privilege;
 use super::vmcs::read;
 use super::{Registers, Vp};
 
@@ -14,7 +14,7 @@ const DIRECTION: u64 = 1 << 10;
 
 impl Vp {
     /// Executes one iteration of a string I/O instruction; with a REP prefix the instruction
-    /// is left in place until RCX is used up, so that L1 takes its interrupts in between.
+    /// is left in place until RCX is used up, so that the guest takes its interrupts in between.
     pub fn string_io(&mut self, access: IoAccess) {
         // Bits 9:7 of the instruction information: address size 16, 32 or 64.
         let info = read(Field::EXIT_INSTRUCTION_INFO);
@@ -29,22 +29,21 @@ impl Vp {
         }
         let address = Gva::new(read(Field::GUEST_LINEAR_ADDRESS));
         let size = usize::from(access.size());
-        let paging = Paging::current();
-        let memory = self.partition.memory;
+        let privilege = data_privilege();
         let mut bytes = [0; 4];
         let index = if access.is_in() {
             // The fault comes before the device sees the read.
-            if let Err(fault) = paging.translate(&memory, address, true) {
-                return self.inject_page_fault(fault);
+            if let Err(blocked) = self.check_guest_write(address, privilege, size) {
+                return self.give_fault(blocked);
             }
             bytes = self.port_read(access.port(), access.size()).to_le_bytes();
-            if let Err(fault) = paging.write(&memory, address, &bytes[..size]) {
-                return self.inject_page_fault(fault);
+            if let Err(blocked) = self.write_guest(address, privilege, &bytes[..size]) {
+                return self.give_fault(blocked);
             }
             RDI
         } else {
-            if let Err(fault) = paging.read(&memory, address, &mut bytes[..size]) {
-                return self.inject_page_fault(fault);
+            if let Err(blocked) = self.read_guest(address, privilege, &mut bytes[..size]) {
+                return self.give_fault(blocked);
             }
             self.port_write(access.port(), access.size(), u32::from_le_bytes(bytes));
             RSI

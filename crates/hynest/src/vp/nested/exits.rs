@@ -11,7 +11,6 @@ use super::entry::page_of;
 use super::load;
 use super::pages::CurrentVmcs;
 use super::shadow::{Reflection, Violation};
-use crate::log;
 
 impl nested::reflect::Registers for Registers {
     #[inline]
@@ -120,18 +119,6 @@ impl Vp {
             BasicExitReason::Wrmsr => self.wrmsr_exit(),
             BasicExitReason::IoInstruction => {
                 let access = IoAccess::from_qualification(read(Field::EXIT_QUALIFICATION));
-                if access.is_string() {
-                    // Its memory operand is L2's, behind two levels of paging. No L1 is known to
-                    // let L2 at its ports by string instructions.
-                    if self.may_log() {
-                        log!(
-                            "VP {}: L2's string I/O on L1's port {:#x}: #GP",
-                            self.index,
-                            access.port()
-                        );
-                    }
-                    return self.inject_gp();
-                }
                 self.io_exit(access);
             }
             BasicExitReason::CrAccess => self.l2_control_register_exit(),
@@ -159,6 +146,10 @@ impl Vp {
                 let unblocked =
                     is_violation && qualification.raw() & EptViolation::NMI_UNBLOCKING != 0;
                 events::requeue(&mut CurrentVmcs, unblocked);
+                None
+            }
+            Violation::Device(address) => {
+                self.device_access(address);
                 None
             }
             // EPT 02 and EPT 12 agree, as where neither maps the page.

@@ -1,15 +1,18 @@
 //! VMX instructions of L1.
 
+use core::convert::Infallible;
+
 use addr::{Gpa1, Gva, Spa};
 use nested::access::{Memory, Unbacked};
 use nested::insn::{Fault, L1Vp, Outcome, Segment, VmResult};
 use platform::counters::Counter;
+use platform::paging::{AccessError, PageFault};
 use vmx::{
     AccessRights, BasicExitReason, Field, InstructionInfo, Interruptibility, SegmentRegister,
 };
 
 use super::super::memory::L1Memory;
-use super::super::paging::{PageFault, Paging};
+use super::super::paging::{self, data_privilege, page_fault};
 use super::super::vmcs::{read, write};
 use super::super::vmcs01::{CR0_MASK, CR4_OWNED};
 use super::super::{Registers, Vp};
@@ -41,12 +44,12 @@ impl Memory for View<'_> {
     }
 }
 
-impl From<PageFault> for Fault {
-    fn from(fault: PageFault) -> Self {
-        Fault::Page {
-            address: fault.address,
-            error_code: fault.error,
-        }
+/// The page fault that L1's operand meets.
+fn operand_fault(error: AccessError<Infallible>) -> Fault {
+    let PageFault { address, error } = page_fault(error);
+    Fault::Page {
+        address,
+        error_code: error,
     }
 }
 
@@ -117,11 +120,17 @@ impl L1Vp for View<'_> {
     }
 
     fn read_linear(&mut self, at: Gva, into: &mut [u8]) -> Result<(), Fault> {
-        Ok(Paging::current().read(&self.memory, at, into)?)
+        let paging = paging::current();
+        paging
+            .read(&self.memory, at, data_privilege(), into)
+            .map_err(operand_fault)
     }
 
     fn write_linear(&mut self, at: Gva, from: &[u8]) -> Result<(), Fault> {
-        Ok(Paging::current().write(&self.memory, at, from)?)
+        let paging = paging::current();
+        paging
+            .write(&self.memory, at, data_privilege(), from)
+            .map_err(operand_fault)
     }
 
     #[inline]

@@ -11,6 +11,7 @@ mod interrupts;
 mod msr_lists;
 mod pages;
 mod shadow;
+mod space;
 mod vmcs02;
 
 use addr::{Gpa1, Spa};
@@ -26,6 +27,7 @@ use vmx::{Field, PinControls, PrimaryControls};
 
 pub use pages::{CurrentVmcs, TableAccess, TableSource};
 pub use shadow::{Shadows, for_partition};
+pub use space::NotPermitted;
 
 use super::Vp;
 use super::partition::Partition;

@@ -49,6 +49,8 @@ pub fn for_partition(
 pub enum Violation {
     /// Nothing: L2 goes on.
     Handled,
+    /// L2's instruction accesses a device of L1's, or nothing, at this address.
+    Device(Gpa1),
     /// An exit to L1.
     Reflect(Reflection),
 }
@@ -59,6 +61,16 @@ pub enum Reflection {
     Violation(EptViolation),
     /// Exit 49.
     Misconfiguration,
+}
+
+/// Whether an instruction's own operand met the violation: not L2's page tables, and not the
+/// delivery of an event.
+fn is_by_instruction(qualification: EptViolation) -> bool {
+    let is_delivery = read(Field::IDT_VECTORING_INFO) >> 31 & 1 != 0;
+    qualification.linear_valid()
+        && qualification.is_final()
+        && !qualification.is_fetch()
+        && !is_delivery
 }
 
 /// The number that the shadows know a VP by.
@@ -161,8 +173,12 @@ impl Vp {
                 Fill::Misconfigured(_) => {
                     return Violation::Reflect(Reflection::Misconfiguration);
                 }
-                // L1 maps L2 to where it has no memory itself. Its own access there would find
-                // no device that answers; L2's is told to L1 as one that EPT 12 does not permit.
+                // L1 maps L2 to where it has no memory itself.
+                Fill::NotBacked(at) if is_by_instruction(qualification) => {
+                    return Violation::Device(at);
+                }
+                // No instruction can be executed for a walk or a delivery that leads there: it is
+                // told to L1 as one that EPT 12 does not permit.
                 Fill::NotBacked(_) | Fill::Protected(_) => {
                     return Violation::Reflect(Reflection::Violation(
                         qualification.with_permissions(false, false, false),

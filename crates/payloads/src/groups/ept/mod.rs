@@ -1,6 +1,7 @@
 //! EPT: what L1's tables say, L2 gets; what L1 takes away, L2 loses when L1 says so.
 
 mod changes;
+mod devices;
 mod permissions;
 mod spaces;
 
@@ -42,6 +43,10 @@ pub const GROUP: Group = Group {
         Test {
             name: "holes",
             run: permissions::holes,
+        },
+        Test {
+            name: "devices",
+            run: devices::registers,
         },
         Test {
             name: "page-walk",

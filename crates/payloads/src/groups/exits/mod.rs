@@ -6,6 +6,7 @@ mod injection;
 mod instructions;
 mod interrupts;
 mod io;
+mod io_strings;
 mod lists;
 mod msrs;
 mod state;
@@ -73,6 +74,14 @@ pub const GROUP: Group = Group {
         Test {
             name: "io-open",
             run: io::open,
+        },
+        Test {
+            name: "io-strings",
+            run: io_strings::open,
+        },
+        Test {
+            name: "io-strings-faults",
+            run: io_strings::faults,
         },
         Test {
             name: "cr0",
