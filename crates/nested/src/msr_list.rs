@@ -48,63 +48,66 @@ pub enum VmxAbort {
     LoadMsrs = 4,
 }
 
+/// One of L1's MSR lists, as VMCS 12 names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MsrList {
+    address: u64,
+    count: u32,
+}
+
 impl Nested {
-    /// The entry MSR-load list: L2's MSRs. On failure the entry fails with
+    /// The entry MSR-load list: L2's MSRs. Where it fails, the entry fails with
     /// reason 34 ([`Nested::fail_entry`]).
-    pub fn load_entry_msrs<M: Memory, S: Msrs>(
-        &self,
-        memory: &M,
-        msrs: &mut S,
-    ) -> Result<(), FailedAt> {
-        let address = get!(self.vmcs12, ENTRY_MSR_LOAD_ADDRESS);
-        let count = get!(self.vmcs12, ENTRY_MSR_LOAD_COUNT);
-        load_list(memory, msrs, address, count as u32)
+    pub fn entry_msr_load_list(&self) -> MsrList {
+        MsrList {
+            address: get!(self.vmcs12, ENTRY_MSR_LOAD_ADDRESS),
+            count: get!(self.vmcs12, ENTRY_MSR_LOAD_COUNT) as u32,
+        }
     }
 
-    /// The exit MSR-store list: before L1's host state is loaded.
-    pub fn store_exit_msrs<M: Memory, S: Msrs>(
-        &self,
-        memory: &mut M,
-        msrs: &mut S,
-    ) -> Result<(), VmxAbort> {
-        let address = get!(self.vmcs12, EXIT_MSR_STORE_ADDRESS);
-        let count = get!(self.vmcs12, EXIT_MSR_STORE_COUNT);
-        for n in 0..count {
-            let at = entry(address, n).ok_or(VmxAbort::StoreMsrs)?;
-            store_entry(memory, msrs, at).ok_or(VmxAbort::StoreMsrs)?;
+    /// The exit MSR-store list: before L1's host state is loaded. A failure is
+    /// [`VmxAbort::StoreMsrs`].
+    pub fn exit_msr_store_list(&self) -> MsrList {
+        MsrList {
+            address: get!(self.vmcs12, EXIT_MSR_STORE_ADDRESS),
+            count: get!(self.vmcs12, EXIT_MSR_STORE_COUNT) as u32,
         }
-        Ok(())
     }
 
     /// The exit MSR-load list: after L1's host state is loaded, and after a
-    /// failed entry too.
-    pub fn load_exit_msrs<M: Memory, S: Msrs>(
-        &self,
-        memory: &M,
-        msrs: &mut S,
-    ) -> Result<(), VmxAbort> {
-        let address = get!(self.vmcs12, EXIT_MSR_LOAD_ADDRESS);
-        let count = get!(self.vmcs12, EXIT_MSR_LOAD_COUNT);
-        load_list(memory, msrs, address, count as u32).map_err(|_| VmxAbort::LoadMsrs)
+    /// failed entry too. A failure is [`VmxAbort::LoadMsrs`].
+    pub fn exit_msr_load_list(&self) -> MsrList {
+        MsrList {
+            address: get!(self.vmcs12, EXIT_MSR_LOAD_ADDRESS),
+            count: get!(self.vmcs12, EXIT_MSR_LOAD_COUNT) as u32,
+        }
     }
 }
 
-/// Where entry `n` lies.
-fn entry(list: u64, n: u64) -> Option<Gpa1> {
-    Gpa1::new(list).checked_add(n * ENTRY_BYTES)
-}
-
-fn load_list<M: Memory, S: Msrs>(
-    memory: &M,
-    msrs: &mut S,
-    address: u64,
-    count: u32,
-) -> Result<(), FailedAt> {
-    for n in 0..count {
-        let loaded = entry(address, n.into()).and_then(|at| load_entry(memory, msrs, at));
-        loaded.ok_or(FailedAt(n + 1))?;
+impl MsrList {
+    /// Loads the MSRs, in order.
+    ///
+    /// # Errors
+    /// The first entry that cannot be loaded; those before it are.
+    pub fn load<M: Memory, S: Msrs>(self, memory: &M, msrs: &mut S) -> Result<(), FailedAt> {
+        self.walk(|at| load_entry(memory, msrs, at))
     }
-    Ok(())
+
+    /// Stores the MSRs, in order.
+    ///
+    /// # Errors
+    /// The first entry that cannot be stored; those before it are.
+    pub fn store<M: Memory, S: Msrs>(self, memory: &mut M, msrs: &mut S) -> Result<(), FailedAt> {
+        self.walk(|at| store_entry(memory, msrs, at))
+    }
+
+    fn walk(self, mut each: impl FnMut(Gpa1) -> Option<()>) -> Result<(), FailedAt> {
+        for n in 0..self.count {
+            let at = Gpa1::new(self.address).checked_add(u64::from(n) * ENTRY_BYTES);
+            at.and_then(&mut each).ok_or(FailedAt(n + 1))?;
+        }
+        Ok(())
+    }
 }
 
 fn load_entry<M: Memory, S: Msrs>(memory: &M, msrs: &mut S, at: Gpa1) -> Option<()> {
@@ -207,14 +210,17 @@ mod tests {
             &[(0x10, 0, 7), (0x174, 0, 8), (0xdead, 0, 9), (0x175, 0, 1)],
         );
         let mut msrs = FakeMsrs::default();
-        assert_eq!(with_lists(2).load_entry_msrs(&memory, &mut msrs), Ok(()));
+        assert_eq!(
+            with_lists(2).entry_msr_load_list().load(&memory, &mut msrs),
+            Ok(())
+        );
         assert_eq!(msrs.loaded, [(0x10, 7), (0x174, 8)]);
         msrs.loaded.clear();
-        let failed = with_lists(4).load_entry_msrs(&memory, &mut msrs);
+        let failed = with_lists(4).entry_msr_load_list().load(&memory, &mut msrs);
         assert_eq!(failed, Err(FailedAt(3)));
         assert_eq!(msrs.loaded.len(), 2);
-        let failed = with_lists(4).load_exit_msrs(&memory, &mut msrs);
-        assert_eq!(failed, Err(VmxAbort::LoadMsrs));
+        let failed = with_lists(4).exit_msr_load_list().load(&memory, &mut msrs);
+        assert_eq!(failed, Err(FailedAt(3)));
     }
 
     #[test]
@@ -228,13 +234,23 @@ mod tests {
             (0x10, 1, 0),
         ] {
             list(&mut memory, &[entry]);
-            let failed = with_lists(1).load_entry_msrs(&memory, &mut msrs);
+            let failed = with_lists(1).entry_msr_load_list().load(&memory, &mut msrs);
             assert_eq!(failed, Err(FailedAt(1)), "{entry:x?}");
         }
         list(&mut memory, &[(0x808, 0, 0)]);
-        assert!(with_lists(1).load_entry_msrs(&memory, &mut msrs).is_ok());
+        assert!(
+            with_lists(1)
+                .entry_msr_load_list()
+                .load(&memory, &mut msrs)
+                .is_ok()
+        );
         msrs.x2apic = true;
-        assert!(with_lists(1).load_entry_msrs(&memory, &mut msrs).is_err());
+        assert!(
+            with_lists(1)
+                .entry_msr_load_list()
+                .load(&memory, &mut msrs)
+                .is_err()
+        );
     }
 
     #[test]
@@ -244,7 +260,8 @@ mod tests {
         let mut msrs = FakeMsrs::default();
         assert!(
             with_lists(2)
-                .store_exit_msrs(&mut memory, &mut msrs)
+                .exit_msr_store_list()
+                .store(&mut memory, &mut msrs)
                 .is_ok()
         );
         assert_eq!(memory.read_u64(Gpa1::new(0x1000)), Ok(0x10));
@@ -253,8 +270,8 @@ mod tests {
         let beyond = {
             let mut nested = with_lists(1);
             put!(nested.vmcs12, EXIT_MSR_STORE_ADDRESS, 0x8000);
-            nested.store_exit_msrs(&mut memory, &mut msrs)
+            nested.exit_msr_store_list().store(&mut memory, &mut msrs)
         };
-        assert_eq!(beyond, Err(VmxAbort::StoreMsrs));
+        assert_eq!(beyond, Err(FailedAt(1)));
     }
 }

@@ -92,8 +92,8 @@ impl Vp {
     #[cold]
     pub fn load_entry_msrs(&mut self) -> bool {
         let memory = self.partition.memory;
-        let logic = self.nested.logic.clone();
-        let Err(at) = logic.load_entry_msrs(&memory, self) else {
+        let list = self.nested.logic.entry_msr_load_list();
+        let Err(at) = list.load(&memory, self) else {
             return true;
         };
         self.fail_l2_entry(BasicExitReason::MsrLoading, u64::from(at.0));
@@ -104,9 +104,9 @@ impl Vp {
     #[cold]
     pub fn store_exit_msrs(&mut self) {
         let mut memory = self.partition.memory;
-        let logic = self.nested.logic.clone();
-        if let Err(abort) = logic.store_exit_msrs(&mut memory, self) {
-            self.vmx_abort(abort);
+        let list = self.nested.logic.exit_msr_store_list();
+        if list.store(&mut memory, self).is_err() {
+            self.vmx_abort(VmxAbort::StoreMsrs);
         }
     }
 
@@ -114,9 +114,9 @@ impl Vp {
     #[cold]
     pub fn load_exit_msrs(&mut self) {
         let memory = self.partition.memory;
-        let logic = self.nested.logic.clone();
-        if let Err(abort) = logic.load_exit_msrs(&memory, self) {
-            self.vmx_abort(abort);
+        let list = self.nested.logic.exit_msr_load_list();
+        if list.load(&memory, self).is_err() {
+            self.vmx_abort(VmxAbort::LoadMsrs);
         }
     }
 
