@@ -25,6 +25,8 @@ mod string_io;
 mod vmcs;
 mod vmcs01;
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use addr::Spa;
 use platform::apic::LocalApic;
 use platform::counters::Counter;
@@ -122,7 +124,8 @@ pub struct Vp {
     hyperv: ::hyperv::Vp,
     msrs: platform::msr::MsrState,
     nested: nested::NestedVp,
-    counters: [u64; Counter::ALL.len()],
+    /// This processor alone writes them; the report of another reads them.
+    counters: [AtomicU64; Counter::ALL.len()],
     /// The counter that L1 latched by the counter port, with which half comes next.
     latched: io::Latched,
 }
@@ -131,12 +134,21 @@ impl Vp {
     /// Counts one.
     #[inline(always)]
     pub fn count(&mut self, counter: Counter) {
-        self.counters[counter as usize] += 1;
+        self.count_more(counter, 1);
+    }
+
+    /// Counts several.
+    #[inline(always)]
+    pub fn count_more(&mut self, counter: Counter, more: u64) {
+        let counter = &self.counters[counter as usize];
+        // No locked addition: nobody else writes.
+        let count = counter.load(Ordering::Relaxed).wrapping_add(more);
+        counter.store(count, Ordering::Relaxed);
     }
 
     /// What a counter has come to.
     pub fn counter(&self, counter: Counter) -> u64 {
-        let count = |counter: Counter| self.counters[counter as usize];
+        let count = |counter: Counter| self.counters[counter as usize].load(Ordering::Relaxed);
         match counter {
             // Counted apart, and added up when somebody asks.
             Counter::Exits => count(Counter::L1Exits) + count(Counter::L2Exits),

@@ -28,10 +28,11 @@ pub fn report_counters(reason: &str) {
         if vp.is_null() {
             continue;
         }
-        // SAFETY: VPs are never freed; their owners have stopped, or count on while this reads,
-        // which a volatile read of a word survives.
-        let counters = unsafe { (&raw const (*vp).counters).read_volatile() };
-        let exits = counters[Counter::L1Exits as usize] + counters[Counter::L2Exits as usize];
+        // SAFETY: VPs are never freed. Their owners have stopped, or count on while this reads: it
+        // touches atomics alone.
+        let counters = unsafe { &(*vp).counters };
+        let count = |counter: Counter| counters[counter as usize].load(Ordering::Relaxed);
+        let exits = count(Counter::L1Exits) + count(Counter::L2Exits);
         if first {
             output::write(
                 channel,
@@ -50,7 +51,7 @@ pub fn report_counters(reason: &str) {
                     counter.name(),
                     match counter {
                         Counter::Exits => exits,
-                        _ => counters[*counter as usize],
+                        _ => count(*counter),
                     }
                 ),
             );

@@ -6,7 +6,6 @@ use ::nested::msr_bitmap::{MsrAccess, MsrFilter};
 use addr::{Gpa1, PAGE_SIZE, Spa};
 use hyperv::clock::Tsc;
 use platform::apic::{Inbox, LocalApic, TimerClock};
-use platform::counters::Counter;
 use platform::msr::{HostMsrs, MsrPolicy};
 use spin::Once;
 use tlfs::cpuid::HardwareFeatures;
@@ -375,7 +374,7 @@ pub fn run(index: usize) -> ! {
         hyperv: ::hyperv::Vp::new(index as u32),
         msrs: partition.msrs.initial_state(),
         nested,
-        counters: [0; Counter::ALL.len()],
+        counters: Default::default(),
         latched: super::io::Latched::default(),
     });
     vp.update_deadline();

@@ -148,7 +148,7 @@ impl Vp {
             self.nested
                 .logic
                 .merge(&mut CurrentVmcs, &self.nested.policy, &carry, &memory);
-        self.counters[Counter::MergedFields as usize] += u64::from(merged.fields);
+        self.count_more(Counter::MergedFields, merged.fields.into());
         self.follow_merge(&merged);
         self.publish_l2_context();
         if !self.nested.windows.is_empty() {
