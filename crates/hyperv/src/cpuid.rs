@@ -165,8 +165,8 @@ mod tests {
         let [features, hints, nested] = bits(&all);
         let offered = 1 << 4 | 1 << 5 | 1 << 8 | 1 << 10 | 1 << 14 | 1 << 19;
         assert_eq!(features, [0xEFA, 0, 0, offered]);
-        // Remote flush, reset, relaxed timing, no AutoEOI, cluster IPI, processor masks, eVMCS.
-        let recommended = 1 << 2 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 14;
+        // Remote flush, APIC MSRs, reset, relaxed timing, no AutoEOI, cluster IPI, processor masks, eVMCS.
+        let recommended = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 14;
         assert_eq!(hints, [recommended, u32::MAX, 46, 0]);
         assert_eq!(nested, [0xE_0101, 0, 0, 0]);
         assert_eq!(all.get(0x4000_0005), Some([2, 2, 0, 0]));

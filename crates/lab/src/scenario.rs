@@ -349,7 +349,7 @@ mod tests {
             ),
             ("enlightenments = \"x=1\"", "unknown enlightenment 'x=1'"),
             ("enlightenments = \"\"", "name is empty"),
-            ("enlightenments = \"apic-msrs\"", "not offered yet"),
+            ("enlightenments = \"reenlightenment\"", "not offered yet"),
             (
                 "enlightenments = \"none\"\nwithout = [\"ipi\"]",
                 "takes out what is not in",

@@ -83,6 +83,8 @@ counters! {
     MergedFields = "merged-fields",
     /// Interrupts injected into L1.
     Interrupts = "interrupts",
+    /// Those that L1 ended by its VP assist page, without an exit.
+    SparedEois = "spared-eois",
     /// VMREADs that L0 executed. This and the rest L0 keeps only when it is built with the feature
     /// `count-accesses`; without it, the counter port has no such counter.
     Reads02 = "l0-vmreads",

@@ -1,7 +1,6 @@
 //! What reaches L1 from outside its instructions: interrupts, NMIs, start-up messages, timers.
 
 use platform::apic::{Effect, Signals};
-use platform::counters::Counter;
 use vmx::{EventType, Field, Interruptibility, InterruptionInfo, PrimaryControls};
 
 use super::vmcs::{self, modify, read, write};
@@ -167,6 +166,7 @@ impl Vp {
             if tsc::now() >= self.deadline {
                 self.expire_timers();
             }
+            self.settle_eoi_assist();
             let asleep = match self.activity {
                 Activity::Running => false,
                 Activity::WaitForStartup => true,
@@ -208,9 +208,8 @@ impl Vp {
             if !taken
                 && !shadow
                 && enabled
-                && let Some(vector) = self.apic.acknowledge()
+                && let Some(vector) = self.acknowledge_for_l1()
             {
-                self.count(Counter::Interrupts);
                 write(
                     Field::ENTRY_INTERRUPTION_INFO,
                     u64::from(InterruptionInfo::external_interrupt(vector).raw()),

@@ -209,6 +209,7 @@ impl Vp {
 
     fn give_what_waits(&mut self) {
         self.attention = false;
+        self.settle_eoi_assist();
         if self.nested.is_in_l2() {
             self.interrupt_l2();
             if self.nested.is_in_l2() {

@@ -3,7 +3,6 @@
 use addr::Gpa1;
 use hyperv::clock::Tsc;
 use hyperv::crash::CrashReport;
-use hyperv::enlightenments::Enlightenment;
 use hyperv::memory::{ReadMemory, Unmapped, WriteMemory};
 use hyperv::msr::{GeneralProtection, Read, Write};
 use platform::apic::Mode;
@@ -101,15 +100,14 @@ impl Vp {
             Write::Done => {}
             Write::TimersChanged => self.update_deadline(),
             Write::AssistPageChanged => {
-                // What the page says of nesting counts only where the enlightened VMCS is offered.
-                let enlightenments = partition.hyperv.config().enlightenments;
-                let page = self.hyperv.assist_page();
-                let page = page.filter(|_| enlightenments.has(Enlightenment::Evmcs));
-                self.nested.set_assist_page(page, partition);
+                self.withdraw_eoi_assist();
+                self.nested
+                    .set_assist_page(self.hyperv.assist_page(), partition);
             }
             Write::Reset => fatal::end(End::Reset, format_args!("L1 reset itself (Hv#1 RESET)")),
             Write::Crash(report) => self.crashed(&report),
             Write::Eoi => {
+                self.withdraw_eoi_assist();
                 let effect = self.apic.end_of_interrupt();
                 self.apply_effect(effect);
             }
@@ -191,6 +189,7 @@ impl Vp {
     /// What INIT does to the VP's synthetic registers.
     pub fn hv_reset(&mut self) {
         self.hyperv = ::hyperv::Vp::new(self.index as u32);
+        self.eoi_assisted = false;
         self.nested.set_assist_page(None, self.partition);
         self.update_deadline();
     }

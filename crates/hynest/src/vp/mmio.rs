@@ -153,6 +153,7 @@ impl Vp {
     fn device_load(&mut self, address: Gpa1, size: u8) -> u64 {
         let offset = address.page_offset() as u16;
         if address.page() == APIC_BASE && self.apic.mode() == Mode::XApic {
+            self.withdraw_eoi_assist();
             let now = self.tsc_now();
             u64::from(self.apic.read_page(offset, size, now))
         } else if address.page() == IOAPIC_BASE {
@@ -165,6 +166,7 @@ impl Vp {
     fn device_store(&mut self, address: Gpa1, size: u8, value: u64) {
         let offset = address.page_offset() as u16;
         if address.page() == APIC_BASE && self.apic.mode() == Mode::XApic {
+            self.withdraw_eoi_assist();
             let now = self.tsc_now();
             let effect = self.apic.write_page(offset, size, value as u32, now);
             self.apply_effect(effect);

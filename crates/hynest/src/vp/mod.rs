@@ -4,6 +4,7 @@ mod accesses;
 mod control_register;
 mod cpuid;
 mod entry;
+mod eoi_assist;
 mod events;
 mod exceptions;
 mod exits;
@@ -112,6 +113,8 @@ pub struct Vp {
     init_pending: bool,
     /// The windows that VMCS 01 asks for.
     windows: PrimaryControls,
+    /// L1 may end the interrupt of highest priority in service by its assist page.
+    eoi_assisted: bool,
     /// When the next timer is due, in the processor's TSC; `u64::MAX` when none is.
     deadline: u64,
     /// The same as the VMX-preemption timer counts, not farther off than it reaches.

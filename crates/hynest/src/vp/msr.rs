@@ -65,7 +65,10 @@ impl Vp {
     pub fn read_msr(&mut self, msr: u32) -> Result<u64, Refused> {
         Ok(match msr {
             HYPERVISOR_RANGE_FIRST..=HYPERVISOR_RANGE_LAST => self.read_synthetic_msr(msr)?,
-            _ if X2APIC.contains(&msr) => self.apic.read_msr(msr, self.tsc_now())?,
+            _ if X2APIC.contains(&msr) => {
+                self.withdraw_eoi_assist();
+                self.apic.read_msr(msr, self.tsc_now())?
+            }
             TSC => self.tsc_now(),
             TSC_DEADLINE => self.apic.tsc_deadline(),
             APIC_BASE => self.apic.base(),
@@ -81,6 +84,7 @@ impl Vp {
                 self.write_synthetic_msr(msr, value)?;
             }
             _ if X2APIC.contains(&msr) => {
+                self.withdraw_eoi_assist();
                 let effect = self.apic.write_msr(msr, value, self.tsc_now())?;
                 self.apply_effect(effect);
             }
@@ -89,6 +93,7 @@ impl Vp {
                 self.apply_effect(effect);
             }
             APIC_BASE => {
+                self.withdraw_eoi_assist();
                 let effect = self.apic.set_base(value)?;
                 self.apply_effect(effect);
             }

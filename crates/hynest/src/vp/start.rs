@@ -366,6 +366,7 @@ pub fn run(index: usize) -> ! {
         nmi_pending: false,
         init_pending: false,
         windows: PrimaryControls::empty(),
+        eoi_assisted: false,
         deadline: u64::MAX,
         timer_target: 0,
         timer_shift: (partition.capabilities.misc & 31) as u32,

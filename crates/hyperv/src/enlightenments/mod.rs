@@ -79,9 +79,9 @@ enlightenments! {
     /// VP_ASSIST_PAGE, and EOI, ICR and TPR, which its privilege also covers.
     VpAssist = "vp-assist", offered, needs [],
         "the page by which L1 enters enlightened VMCSs; the EOI, ICR and TPR MSRs";
-    /// The recommendation to use the EOI, ICR and TPR MSRs.
-    ApicMsrs = "apic-msrs", later, needs [VpAssist],
-        "EOI, ICR and TPR by MSRs rather than by the APIC's registers";
+    /// The recommendation to use the EOI, ICR and TPR MSRs, and with it EOI assist.
+    ApicMsrs = "apic-msrs", offered, needs [VpAssist],
+        "most EOIs without an exit, others, ICR and TPR by MSRs";
     /// The enlightened VMCS, version 1.
     Evmcs = "evmcs", offered, needs [VpAssist],
         "VMCSs in L1's memory, without VMREAD and VMWRITE";
@@ -236,7 +236,9 @@ mod tests {
 
     #[test]
     fn a_missing_dependency_is_named() {
-        let set = Set::ALL.without(Enlightenment::VpAssist);
+        let set = Set::ALL
+            .without(Enlightenment::ApicMsrs)
+            .without(Enlightenment::VpAssist);
         assert_eq!(
             set.missing(),
             Some((Enlightenment::Evmcs, Enlightenment::VpAssist))

@@ -31,6 +31,7 @@ impl Evidence<'_> {
             "xmm-input" => unused("passes no input in XMM registers"),
             "reset" => unused("resets by ACPI"),
             "vp-assist" => self.assist_page(),
+            "apic-msrs" => self.eoi_assist(),
             "evmcs" => self.enlightened_vmcs(),
             "msr-bitmap" => self.msr_bitmap(),
             "direct-flush" => self.direct_flush(),
@@ -226,6 +227,24 @@ impl Evidence<'_> {
             None if flushes == 0 => unused("took no memory from L2"),
             // KVM says INVEPT where a vCPU or a VM begins.
             None => (linux, l0, Verdict::of(flushes > invepts)),
+        }
+    }
+
+    /// The ends of interrupts that L0 did not hear of.
+    fn eoi_assist(&self) -> (String, String, Verdict) {
+        let (linux, _, verdict) = self.log("Using enlightened APIC");
+        match (self.count("spared-eois"), self.count("interrupts")) {
+            (Some(spared), Some(all)) if verdict == Verdict::Proved => (
+                linux,
+                format!(
+                    "{} of {} interrupts ended without an exit",
+                    grouped(spared),
+                    grouped(all)
+                ),
+                // A run's first steps may see no interrupt at all.
+                Verdict::of(spared > 0 || all == 0),
+            ),
+            _ => (linux, String::new(), verdict),
         }
     }
 

@@ -147,6 +147,13 @@ impl LocalApic {
         }
     }
 
+    /// Whether the end of `vector`, the interrupt of highest priority in service, would change
+    /// nothing that others see: it is edge-triggered, and no other waits for its end.
+    #[inline]
+    pub fn ends_unnoticed(&self, vector: u8) -> bool {
+        !self.trigger_mode.contains(vector) && self.requested.is_empty()
+    }
+
     /// Requests an interrupt at this APIC: what arrives by message, from the VP itself
     /// or from a synthetic timer. A software-disabled APIC takes none.
     pub fn accept(&mut self, vector: u8, trigger: Trigger) {

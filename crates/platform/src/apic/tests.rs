@@ -46,6 +46,29 @@ fn x2apic(id: u32) -> LocalApic {
 }
 
 #[test]
+fn some_ends_change_nothing() {
+    let mut apic = enabled(0);
+    let take = |apic: &mut LocalApic, vector, trigger| {
+        apic.accept(vector, trigger);
+        assert_eq!(apic.acknowledge(), Some(vector));
+        apic.ends_unnoticed(vector)
+    };
+    assert!(take(&mut apic, 0x41, Trigger::Edge));
+    // It waits for the end of 0x41.
+    apic.accept(0x35, Trigger::Edge);
+    assert!(!apic.ends_unnoticed(0x41));
+    let _ = apic.end_of_interrupt();
+    assert_eq!(apic.acknowledge(), Some(0x35));
+    // The IOAPIC waits for the end of 0x60.
+    assert!(!take(&mut apic, 0x60, Trigger::Level));
+    let _ = apic.end_of_interrupt();
+    assert!(
+        take(&mut apic, 0x60, Trigger::Edge),
+        "an outer one is in service"
+    );
+}
+
+#[test]
 fn priorities_order_delivery() {
     let mut apic = enabled(0);
     apic.accept(0x41, Trigger::Edge);

@@ -26,6 +26,12 @@ impl VectorSet {
         self.0[vector as usize / 64] >> (vector % 64) & 1 != 0
     }
 
+    /// Whether it has no members.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
+    }
+
     /// The highest member: the one of highest priority.
     #[inline]
     pub fn highest(&self) -> Option<u8> {

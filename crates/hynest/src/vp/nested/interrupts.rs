@@ -72,9 +72,8 @@ impl Vp {
                 .logic
                 .exit_controls()
                 .contains(ExitControls::ACK_INTERRUPT)
-                && let Some(vector) = self.apic.acknowledge()
+                && let Some(vector) = self.acknowledge_for_l1()
             {
-                self.count(Counter::Interrupts);
                 info.interruption = InterruptionInfo::external_interrupt(vector);
             }
             return self.leave_l2(info, false);

@@ -35,6 +35,9 @@ use super::vmcs::{read, write};
 use bitmap::Bitmap02;
 use pages::L1Page;
 
+/// Where the APIC assist word lies in the VP assist page.
+const APIC_ASSIST: u16 = tlfs::page::assist::APIC_ASSIST as u16;
+
 /// What a VP keeps for nested operation.
 pub struct NestedVp {
     /// The state and logic of L1's VMX operation.
@@ -49,8 +52,11 @@ pub struct NestedVp {
     input_page: Recall,
     /// What L1 may use in its EPTs.
     ept_offered: EptCapabilities,
-    /// The VP assist page, where L1 has enabled one.
+    /// The VP assist page, where L1 has enabled one and enlightened VMCSs are offered: what it says
+    /// of nesting counts only then.
     assist: Option<L1Page>,
+    /// The VP assist page, where L1 has enabled one, for what it says of interrupts.
+    apic_assist: Option<L1Page>,
     /// The enlightened VMCS that L2 runs on or ran on last, mapped.
     page: Option<L1Page>,
     /// VMCS 02 is current rather than VMCS 01.
@@ -83,6 +89,7 @@ impl NestedVp {
             policy: vmcs02::policy(partition, bitmap.address()),
             bitmap,
             assist: None,
+            apic_assist: None,
             page: None,
             is_02_current: false,
             windows: PrimaryControls::empty(),
@@ -122,7 +129,33 @@ impl NestedVp {
 
     /// The VP assist page has moved.
     pub fn set_assist_page(&mut self, page: Option<Gpa1>, partition: &Partition) {
-        self.assist = page.and_then(|page| L1Page::map(&partition.memory, page));
+        let map = |page: Gpa1| L1Page::map(&partition.memory, page);
+        let enlightenments = partition.hyperv.config().enlightenments;
+        self.apic_assist = page.and_then(map);
+        self.assist = page
+            .filter(|_| enlightenments.has(Enlightenment::Evmcs))
+            .and_then(map);
+        // What happens to be there has not been said by L0.
+        self.set_no_eoi_required(false);
+    }
+
+    /// Whether the VP assist page says that the interrupt in service needs no EOI.
+    #[inline]
+    pub fn no_eoi_required(&self) -> bool {
+        self.apic_assist
+            .as_ref()
+            .is_some_and(|page| page.read_u32(APIC_ASSIST) & 1 != 0)
+    }
+
+    /// Makes the VP assist page say so, or not. Returns whether there is a page.
+    #[inline]
+    pub fn set_no_eoi_required(&mut self, is_set: bool) -> bool {
+        if let Some(page) = &mut self.apic_assist {
+            // L1's VP, which alone may change the word, does not run.
+            let others = page.read_u32(APIC_ASSIST) & !1;
+            page.write_u32(APIC_ASSIST, others | u32::from(is_set));
+        }
+        self.apic_assist.is_some()
     }
 }
 

@@ -4,6 +4,7 @@ mod apic;
 mod cpuid;
 mod debug;
 mod devices;
+mod eoi_assist;
 mod hyperv;
 mod processors;
 mod timers;
@@ -116,6 +117,14 @@ pub const GROUP: Group = Group {
         Test {
             name: "hv-idle",
             run: hyperv::idle,
+        },
+        Test {
+            name: "hv-eoi-assist",
+            run: eoi_assist::eoi_assist,
+        },
+        Test {
+            name: "hv-apic-msrs",
+            run: eoi_assist::registers,
         },
         Test {
             name: "start-up-x2apic",

@@ -38,6 +38,10 @@ pub fn recommendation(bit: u32) -> Find {
                 denied(CallCode::FLUSH_VIRTUAL_ADDRESS_LIST)
             },
         ),
+        3 => Exercise::works("an interrupt ends without an EOI", || {
+            msrs::eoi_assist(true)
+        })
+        .or_refused("every interrupt needs its EOI", || msrs::eoi_assist(false)),
         4 => Exercise::works("RESET reads 0; a reset is a run of its own", msrs::reset),
         5 => Exercise::works("a hint: nothing to use", || Ok(())),
         9 => Exercise::works("a hint: nothing to use", || Ok(())),

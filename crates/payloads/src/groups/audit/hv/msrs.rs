@@ -2,6 +2,7 @@
 
 use tlfs::hypercall::CallCode;
 use tlfs::msr::Msr;
+use tlfs::page::assist::APIC_ASSIST;
 
 use super::super::cpuid::no_msr;
 use super::super::walk::{Exercise, Verdict, equal, faults, holds, works};
@@ -184,6 +185,23 @@ fn timers() -> Verdict {
         holds(at >= deadline, "it comes early")?;
     }
     Ok(())
+}
+
+/// An interrupt that L1 ends by its VP assist page, if it `is_offered`, or by nothing but an EOI.
+pub fn eoi_assist(is_offered: bool) -> Verdict {
+    let page = memory::page();
+    // Without the page's MSR there is no page, and the bit stays clear all the same.
+    let _ = cpu::wrmsr(Msr::VP_ASSIST_PAGE.0, page | 1);
+    fault::set_automatic_eoi(false);
+    apic::send_self(VECTOR);
+    cpu::interrupt_window();
+    let bit = memory::read::<u32>(page + APIC_ASSIST) & 1;
+    memory::write(page + APIC_ASSIST, 0u32);
+    let served = apic::is_in_service(VECTOR);
+    apic::eoi();
+    let _ = cpu::wrmsr(Msr::VP_ASSIST_PAGE.0, 0);
+    equal("no EOI is required", bit, u32::from(is_offered))?;
+    equal("in service without EOI", served, !is_offered)
 }
 
 fn interrupt_control() -> Verdict {
