@@ -67,11 +67,10 @@ impl Nested {
         registers: &L1Registers,
     ) -> Result<(), EntryFailure> {
         self.steady = None;
-        let revision = page.read_u32(evmcs::REVISION);
-        if revision != evmcs::VERSION && revision != vmcs12::REVISION {
+        if !has_known_revision(page) {
             return Err(EntryFailure::Invalid);
         }
-        if context.is_launch || self.current != Current::Enlightened(gpa) {
+        if self.starts_over(gpa, context.is_launch) {
             self.current = Current::Enlightened(gpa);
             self.last_vpid = None;
             self.forget();
@@ -92,6 +91,13 @@ impl Nested {
             self.fail_early(Some(page), failure);
         }
         result
+    }
+
+    /// Whether an entry from the enlightened VMCS at `gpa` reads all of it,
+    /// whatever its clean fields say: VMLAUNCH, or another one than the last.
+    #[inline]
+    pub fn starts_over(&self, gpa: Gpa1, is_launch: bool) -> bool {
+        is_launch || self.current != Current::Enlightened(gpa)
     }
 
     /// Takes up the current plain VMCS for an entry and checks what L1 changed.
@@ -295,6 +301,16 @@ impl Nested {
         }
         Ok(())
     }
+}
+
+/// Whether an enlightened VMCS is of a version that L0 serves. Hyper-V as L1
+/// writes what IA32_VMX_BASIC says, as into a VMCS.
+#[inline]
+pub(crate) fn has_known_revision<P: Page>(page: &P) -> bool {
+    matches!(
+        page.read_u32(evmcs::REVISION),
+        evmcs::VERSION | vmcs12::REVISION
+    )
 }
 
 /// Groups that [`Nested::load_rare`] copies.

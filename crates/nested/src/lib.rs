@@ -16,6 +16,7 @@
 extern crate alloc;
 
 pub mod access;
+pub mod audit;
 pub mod bitmap_page;
 pub mod caps;
 pub mod checks;

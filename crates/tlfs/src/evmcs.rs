@@ -143,6 +143,30 @@ impl Group {
         }
     }
 
+    /// The TLFS's name of the group's clean bit, less its prefix
+    /// (`HV_VMX_ENLIGHTENED_CLEAN_FIELD_`); `NONE` for those without one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IoBitmap => "IO_BITMAP",
+            Self::MsrBitmap => "MSR_BITMAP",
+            Self::ControlGrp2 => "CONTROL_GRP2",
+            Self::ControlGrp1 => "CONTROL_GRP1",
+            Self::ControlProc => "CONTROL_PROC",
+            Self::ControlEvent => "CONTROL_EVENT",
+            Self::ControlEntry => "CONTROL_ENTRY",
+            Self::ControlExcpn => "CONTROL_EXCPN",
+            Self::Crdr => "CRDR",
+            Self::ControlXlat => "CONTROL_XLAT",
+            Self::GuestBasic => "GUEST_BASIC",
+            Self::GuestGrp1 => "GUEST_GRP1",
+            Self::GuestGrp2 => "GUEST_GRP2",
+            Self::HostPointer => "HOST_POINTER",
+            Self::HostGrp1 => "HOST_GRP1",
+            Self::EnlightenmentsControl => "ENLIGHTENMENTSCONTROL",
+            Self::Always | Self::Ungrouped | Self::ExitInfo => "NONE",
+        }
+    }
+
     /// The clean bits that a store to a field of this group clears.
     #[inline]
     pub const fn dirtied(self) -> CleanFields {
