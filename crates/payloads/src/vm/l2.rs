@@ -323,7 +323,8 @@ impl L2 {
         }
     }
 
-    fn set_host(&self) {
+    /// Writes the host state: exits come back to this processor.
+    pub fn set_host(&self) {
         let number = cpu::number();
         let values = [
             (Field::HOST_CR0, cpu::cr0()),

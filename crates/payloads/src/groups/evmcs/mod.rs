@@ -2,6 +2,7 @@
 
 mod clean;
 mod entry;
+mod moved;
 mod races;
 
 use ::vmx::BasicExitReason as Reason;
@@ -41,6 +42,10 @@ pub const GROUP: Group = Group {
         Test {
             name: "switching",
             run: |c| offered(c, entry::switching),
+        },
+        Test {
+            name: "moved",
+            run: |c| offered(c, moved::between_vps),
         },
         Test {
             name: "disabled",
