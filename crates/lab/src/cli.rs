@@ -48,6 +48,7 @@ Examples:
   cargo hynest run --interactive                    a shell in L1; Ctrl-A X ends it
   cargo hynest run --no-enlightenments              L1 sees no Hv#1 interface
   cargo hynest run --without gpa-flush,ipi          all enlightenments but these
+  cargo hynest run --audit-clean-fields --do linux  does L1 ever forget to clear a clean bit?
   cargo hynest run --kernel bzImage --cmdline 'console=ttyS0 quiet'
   cargo hynest run --json > summary.json            the summary for programs";
 
@@ -148,6 +149,9 @@ pub struct Run {
     /// Offer L1 no enlightenment at all
     #[arg(long)]
     no_enlightenments: bool,
+    /// Find fields of enlightened VMCSs that L1 changes while it declares their group clean; figures mean nothing then
+    #[arg(long)]
+    audit_clean_fields: bool,
     /// What L1's init does: measure, plain, linux, linux-smp, linux-pair, linux-smp-pair, churn, clock, shell, panic, ... [default: measure,clock,linux,plain]
     #[arg(
         long = "do",
@@ -207,6 +211,7 @@ impl Run {
                 false => self.enlightenments.clone(),
             },
             without: self.without.clone(),
+            audit_clean_fields: self.audit_clean_fields.then_some(true),
             run: match self.interactive {
                 true => Some(vec!["shell".to_owned()]),
                 false => self.run.clone(),

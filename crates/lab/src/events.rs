@@ -14,6 +14,8 @@ pub enum FromL0 {
     Start(Start),
     /// Exit counters.
     Counters(Counters),
+    /// The clean-field auditor found something, the first time at this place.
+    StaleField(StaleField),
     /// How it ended; nothing follows.
     End(End),
 }
@@ -44,6 +46,28 @@ pub struct Counters {
     pub reason: String,
     /// Counter name to value, for each VP.
     pub vps: Vec<BTreeMap<String, u64>>,
+}
+
+/// A field of an enlightened VMCS that L1 changed although it declares its group clean. Numbers are text, as L0's log
+/// has them: a reader of JSON may keep no more than 53 bits.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct StaleField {
+    /// The VP that entered.
+    pub vp: u32,
+    /// The enlightened VMCS's address.
+    pub evmcs: String,
+    /// L1's RIP: that of its VMLAUNCH or VMRESUME.
+    pub rip: String,
+    /// The field, by the TLFS's name.
+    pub field: String,
+    /// Its group, by the name of its clean bit.
+    pub group: String,
+    /// Where it lies in the enlightened VMCS; of the MSR bitmap's contents, where in the bitmap.
+    pub offset: u16,
+    /// Its value when L1 declared it last, or as L2's last exit left it.
+    pub known: String,
+    /// Its value now.
+    pub found: String,
 }
 
 /// How L1's run ended, as L0 tells it.
@@ -369,6 +393,15 @@ mod tests {
             assert!(matches!(end, FromL0::End(End { reason: r, .. }) if r == reason));
         }
         assert!(serde_json::from_str::<FromL0>(r#"{"event":"end","reason":"other"}"#).is_err());
+    }
+
+    #[test]
+    fn stale_fields_are_read() {
+        let line = r#"{"event":"stale-field","vp":0,"evmcs":"0x6000","rip":"0x1","field":"GuestRsp","group":"GUEST_BASIC","offset":768,"known":"0x0","found":"0xffffffffffffffff"}"#;
+        let report = serde_json::from_str(line).unwrap();
+        assert!(
+            matches!(report, FromL0::StaleField(stale) if stale.field == "GuestRsp" && stale.offset == 0x300)
+        );
     }
 
     #[test]

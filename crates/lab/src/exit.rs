@@ -58,6 +58,9 @@ impl Ending {
     }
 }
 
+/// The exit status of a run that ended well and in which L1 broke the clean fields' promise.
+pub const STALE_FIELDS: u8 = 17;
+
 /// The part of `--help` that explains the exit status.
 pub const HELP: &str = "\
 Exit status:
@@ -67,4 +70,5 @@ Exit status:
   10  L1 reset itself             11  triple fault in L1
   12  L1's kernel panicked        13  L0 stopped (a bug of hynest, or a refusal; the message says which)
   14  watchdog                    15  --timeout
-  16  the emulator failed         130 Ctrl-C or Ctrl-A X";
+  16  the emulator failed         17  --audit-clean-fields found stale fields
+  130 Ctrl-C or Ctrl-A X";

@@ -215,6 +215,8 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                 summary.l0 = Some(start);
             }
             Ok(FromL0::Counters(counters)) => summary.counters = Some(counters),
+            // L0's log has a line of it.
+            Ok(FromL0::StaleField(stale)) => summary.stale_fields.push(stale),
             Ok(FromL0::End(end)) => {
                 summary.ending = Some(match end.reason {
                     Reason::PowerOff => Ending::PowerOff,

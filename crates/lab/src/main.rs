@@ -74,7 +74,7 @@ fn execute(command: &Command) -> Result<u8> {
             };
             // A reader that has gone is no reason for an error message.
             let _ = std::io::stdout().write_all(text.as_bytes());
-            Ok(summary.ending.map_or(1, exit::Ending::status))
+            Ok(summary.status())
         }
         Command::Audit(options) => audit::run(&paths, options),
         Command::Bench(options) => bench::run(&paths, options),

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{Row, Word};
 use crate::costs::{self, thousands};
 use crate::events::{
-    Churn, Clock, Counters, L1, L2End, L2Exits, Measurement, Start, Step, StepCounters,
+    Churn, Clock, Counters, L1, L2End, L2Exits, Measurement, StaleField, Start, Step, StepCounters,
 };
-use crate::exit::Ending;
+use crate::exit::{self, Ending};
 use crate::proof::{self, Proof};
 
 /// What a run showed.
@@ -54,6 +54,9 @@ pub struct Summary {
     pub proofs: Vec<Proof>,
     /// L0's counters when it ended.
     pub counters: Option<Counters>,
+    /// What the clean-field auditor found, each place once.
+    #[serde(default)]
+    pub stale_fields: Vec<StaleField>,
     /// Lines that no run should show.
     pub warnings: Vec<String>,
 }
@@ -79,6 +82,9 @@ pub struct Setup {
     pub command_line: String,
     /// What was asked of L0.
     pub enlightenments: String,
+    /// Whether the clean-field auditor looked at L1's entries.
+    #[serde(default)]
+    pub is_audited: bool,
 }
 
 /// A test payload's verdict on one thing it looked at.
@@ -133,6 +139,20 @@ impl Setup {
 }
 
 impl Summary {
+    /// The command's exit status: the ending's, and a run that ended well fails by what the auditor found.
+    pub fn status(&self) -> u8 {
+        match self.ending.map_or(1, Ending::status) {
+            0 if !self.stale_fields.is_empty() => exit::STALE_FIELDS,
+            status => status,
+        }
+    }
+
+    /// What L0 counted under this name, on all VPs.
+    pub fn total(&self, counter: &str) -> u64 {
+        let vps = self.counters.iter().flat_map(|counters| &counters.vps);
+        vps.filter_map(|vp| vp.get(counter)).sum()
+    }
+
     /// Takes note of a line of L1's console, where L1 is a test payload: `ok NAME`, `FAIL NAME: why`, and at the end
     /// `payload: N passed, N failed`.
     pub fn payload_line(&mut self, line: &str) {
@@ -297,6 +317,40 @@ impl Summary {
         if let Some((passed, failed)) = self.sums {
             writeln!(out, "L1  payload: {passed} passed, {failed} failed")?;
         }
+        if self.setup.is_audited {
+            self.write_audit(out)?;
+        }
+        Ok(())
+    }
+
+    fn write_audit(&self, out: &mut String) -> std::fmt::Result {
+        let entries = thousands(self.total("audited-entries") as i64);
+        write!(out, "L1  clean fields: {entries} entries audited, ")?;
+        if self.stale_fields.is_empty() {
+            return writeln!(out, "no stale field");
+        }
+        writeln!(
+            out,
+            "{} stale fields, at {} places:",
+            thousands(self.total("stale-fields") as i64),
+            self.stale_fields.len()
+        )?;
+        for stale in &self.stale_fields {
+            let StaleField {
+                vp,
+                evmcs,
+                rip,
+                field,
+                group,
+                known,
+                found,
+                ..
+            } = stale;
+            writeln!(
+                out,
+                "    ! {field} ({group}): {known} when it was declared, {found} at the entry from {rip} on VP {vp} (eVMCS {evmcs})"
+            )?;
+        }
         Ok(())
     }
 
@@ -384,6 +438,54 @@ mod tests {
         assert_eq!(counted(&["measure", "linux"]), Some(8));
         assert_eq!(counted(&["plain"]), Some(896 + 790));
         assert_eq!(counted(&["hang"]), None);
+    }
+
+    #[test]
+    fn what_the_auditor_found_is_listed_and_fails_the_run() {
+        let mut summary = Summary {
+            setup: Setup {
+                is_audited: true,
+                ..Setup::default()
+            },
+            ending: Some(Ending::PowerOff),
+            counters: Some(Counters {
+                reason: "end".into(),
+                vps: [(1000, 3), (234, 4)]
+                    .map(|(entries, stale)| {
+                        BTreeMap::from([
+                            ("audited-entries".to_owned(), entries),
+                            ("stale-fields".to_owned(), stale),
+                        ])
+                    })
+                    .to_vec(),
+            }),
+            ..Summary::default()
+        };
+        assert!(
+            summary
+                .text(false)
+                .contains("1,234 entries audited, no stale field")
+        );
+        assert_eq!(summary.status(), 0);
+        summary.stale_fields = vec![StaleField {
+            vp: 1,
+            evmcs: "0x1000".into(),
+            rip: "0xffffffffc0501234".into(),
+            field: "GuestRsp".into(),
+            group: "GUEST_BASIC".into(),
+            offset: 0x300,
+            known: "0x1".into(),
+            found: "0x2".into(),
+        }];
+        assert!(summary.text(false).contains("7 stale fields, at 1 places"));
+        assert!(
+            summary
+                .text(false)
+                .contains("! GuestRsp (GUEST_BASIC): 0x1")
+        );
+        assert_eq!(summary.status(), exit::STALE_FIELDS);
+        summary.ending = Some(Ending::Panic);
+        assert_eq!(summary.status(), Ending::Panic.status());
     }
 
     #[test]

@@ -126,8 +126,16 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
     let l1_memory_mib = scenario.memory_mib()?;
     let (cpus, enlightenments) = (scenario.cpus()?, scenario.enlightenments()?);
     let input = if view.interactive { "com1" } else { "none" };
+    let is_audited = scenario.audit_clean_fields == Some(true);
+    // An older image, given by --image, knows no such word.
+    let audit = if is_audited {
+        " audit=clean-fields"
+    } else {
+        ""
+    };
     let command_line = format!(
-        "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={INSTRUCTIONS_PER_SECOND} enlightenments={enlightenments}"
+        "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={INSTRUCTIONS_PER_SECOND} \
+         enlightenments={enlightenments}{audit}"
     );
     let disk = dir.path().join("disk.img");
     let content = Content {
@@ -160,6 +168,7 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
             kernel: boot.kernel.clone(),
             command_line: scenario.command_line(),
             enlightenments,
+            is_audited,
         },
         ..Summary::default()
     };

@@ -28,6 +28,8 @@ pub struct Scenario {
     pub enlightenments: Option<String>,
     /// What L0 does not offer of that.
     pub without: Option<Vec<String>>,
+    /// Whether L0 looks for fields that L1 changed although it declares their group clean.
+    pub audit_clean_fields: Option<bool>,
     /// What L1's init does, in this order (see guest/init).
     pub run: Option<Vec<String>>,
     /// The operations that are measured; all that apply when absent.
@@ -93,6 +95,7 @@ impl Scenario {
                 None => flags.without.or(self.without),
             },
             enlightenments: flags.enlightenments.or(self.enlightenments),
+            audit_clean_fields: flags.audit_clean_fields.or(self.audit_clean_fields),
             run: flags.run.or(self.run),
             operations: flags.operations.or(self.operations),
             image: flags.image.or(self.image),

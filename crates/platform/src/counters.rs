@@ -85,6 +85,10 @@ counters! {
     Interrupts = "interrupts",
     /// Those that L1 ended by its VP assist page, without an exit.
     SparedEois = "spared-eois",
+    /// Enlightened VMCSs that the clean-field auditor looked at.
+    AuditedEntries = "audited-entries",
+    /// Fields that it found changed in a group declared clean, at each of these entries.
+    StaleFields = "stale-fields",
     /// VMREADs that L0 executed. This and the rest L0 keeps only when it is built with the feature
     /// `count-accesses`; without it, the counter port has no such counter.
     Reads02 = "l0-vmreads",

@@ -13,6 +13,15 @@ pub enum Input {
     Com1,
 }
 
+/// What L0 looks for in L1 beside running it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audit {
+    /// Nothing.
+    None,
+    /// Fields of enlightened VMCSs that changed while their group is declared clean.
+    CleanFields,
+}
+
 /// What the command line asks for.
 pub struct Options {
     /// Where the output stream goes.
@@ -27,6 +36,8 @@ pub struct Options {
     pub tsc_hz: Option<u64>,
     /// What L1 is offered.
     pub enlightenments: Set,
+    /// What L1 is watched for.
+    pub audit: Audit,
 }
 
 /// What is wrong with the command line.
@@ -49,7 +60,7 @@ impl core::fmt::Display for Wrong<'_> {
         match self {
             Self::Unknown(word) => write!(
                 f,
-                "unknown option '{word}': out, in, memory, vps, tsc_hz and enlightenments are known"
+                "unknown option '{word}': out, in, memory, vps, tsc_hz, enlightenments and audit are known"
             ),
             Self::Value { key, value } => write!(f, "option {key} does not take '{value}'"),
             Self::Enlightenments(error) => write!(f, "option enlightenments: {error}"),
@@ -70,6 +81,7 @@ impl Options {
             vps: None,
             tsc_hz: None,
             enlightenments: Set::ALL,
+            audit: Audit::None,
         };
         for word in line.split_ascii_whitespace() {
             let (key, value) = word.split_once('=').ok_or(Wrong::Unknown(word))?;
@@ -100,6 +112,13 @@ impl Options {
                 }
                 "enlightenments" => {
                     options.enlightenments = Set::parse(value).map_err(Wrong::Enlightenments)?;
+                }
+                "audit" => {
+                    options.audit = match value {
+                        "none" => Audit::None,
+                        "clean-fields" => Audit::CleanFields,
+                        _ => return Err(wrong),
+                    }
                 }
                 _ => return Err(Wrong::Unknown(word)),
             }

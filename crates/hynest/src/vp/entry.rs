@@ -12,7 +12,7 @@
 
 use core::arch::global_asm;
 
-use super::exits;
+use super::{exits, nested};
 use crate::cpu::per_cpu::KICKED_OFFSET;
 
 /// What comes after an entry that failed.
@@ -33,6 +33,8 @@ global_asm!(
     .global vp_entry_kicked
     .global vp_exit_l1
     .global vp_exit_l2
+    .global vp_exit_l1_audited
+    .global vp_exit_l2_audited
 
     .macro SAVE_GUEST
     push rdi
@@ -116,9 +118,30 @@ global_asm!(
     mov rdi, [rsp]
     call {kicked_handler}
     jmp vp_entry_start
+
+    // The same where the clean-field auditor looks on, so that elsewhere nothing asks for it.
+    .balign 64
+    vp_exit_l1_audited:
+    SAVE_GUEST
+    call {audit_entry}
+    mov rdi, [rsp]
+    call {l1_exited}
+    mov rdi, [rsp]
+    call {audit_end}
+    jmp vp_entry_start
+
+    .balign 64
+    vp_exit_l2_audited:
+    SAVE_GUEST
+    call {l2_exited}
+    mov rdi, [rsp]
+    call {audit_end}
+    jmp vp_entry_start
     "#,
     l1_exited = sym exits::l1_exited,
     l2_exited = sym exits::l2_exited,
+    audit_entry = sym nested::audit_entry,
+    audit_end = sym nested::audit_end,
     failed = sym exits::entry_failed,
     kicked_handler = sym exits::kicked,
     kicked = const KICKED_OFFSET,
@@ -132,9 +155,26 @@ unsafe extern "C" {
     /// aligned, with room above for one word; the current VMCS is ready to be entered.
     pub fn vp_enter(vp: *mut core::ffi::c_void, stack: u64) -> !;
 
-    /// Where exits of VMCS 01 arrive: its HOST_RIP.
-    pub static vp_exit_l1: [u8; 0];
+    static vp_exit_l1: [u8; 0];
+    static vp_exit_l2: [u8; 0];
+    static vp_exit_l1_audited: [u8; 0];
+    static vp_exit_l2_audited: [u8; 0];
+}
 
-    /// Where exits of VMCS 02 arrive: its HOST_RIP.
-    pub static vp_exit_l2: [u8; 0];
+/// Where exits of VMCS 01 arrive, of a VP that is audited or another: its HOST_RIP.
+pub fn l1_exit_address(is_audited: bool) -> *const [u8; 0] {
+    if is_audited {
+        &raw const vp_exit_l1_audited
+    } else {
+        &raw const vp_exit_l1
+    }
+}
+
+/// Where exits of VMCS 02 arrive.
+pub fn l2_exit_address(is_audited: bool) -> *const [u8; 0] {
+    if is_audited {
+        &raw const vp_exit_l2_audited
+    } else {
+        &raw const vp_exit_l2
+    }
 }

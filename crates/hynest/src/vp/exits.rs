@@ -104,7 +104,8 @@ pub extern "C" fn kicked(vp: &mut Vp) {
     let _ = crate::cpu::per_cpu::this().take_kick();
     publish_exit(vp.cell);
     vp.drain_inbox();
-    vp.prepare_entry()
+    vp.prepare_entry();
+    vp.audit_end();
 }
 
 /// Where the entry code comes when VMRESUME or VMLAUNCH failed.
@@ -118,6 +119,7 @@ pub extern "C" fn entry_failed(vp: &mut Vp) -> Retry {
         panic!("VM entry of L1 failed with VM-instruction error {error}");
     }
     vp.prepare_entry();
+    vp.audit_end();
     Retry::Resume
 }
 

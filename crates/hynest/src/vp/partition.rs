@@ -67,6 +67,8 @@ pub struct Partition {
     pub clock: platform::apic::TimerClock,
     /// Whether console input comes by the physical UART.
     pub has_input: bool,
+    /// Whether the clean-field auditor looks at L1's entries.
+    pub is_audited: bool,
     devices: Mutex<Devices>,
 }
 
@@ -163,6 +165,7 @@ impl Partition {
             entry: parts.entry,
             clock: parts.clock,
             has_input: parts.has_input,
+            is_audited: parts.is_audited,
             devices: Self::devices_cell(),
         }
     }
@@ -191,6 +194,7 @@ pub struct Parts {
     /// What is added to the processors' TSC to give the partition's.
     pub tsc_offset: u64,
     pub has_input: bool,
+    pub is_audited: bool,
     pub entry: platform::boot::EntryState,
     pub clock: platform::apic::TimerClock,
 }

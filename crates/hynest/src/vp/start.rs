@@ -19,7 +19,7 @@ use super::partition::{Partition, Parts};
 use super::vmcs01::{self, Controls, Structures};
 use super::{Activity, Registers, Vp, cpuid, entry, loader, report, shootdown};
 use crate::boot::information::{Information, Module};
-use crate::boot::options::{Input, Options};
+use crate::boot::options::{Audit, Input, Options};
 use crate::cpu::{per_cpu, tsc};
 use crate::fatal;
 use crate::memory::layout::Range;
@@ -131,6 +131,7 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
             tsc_hz,
             tsc_offset,
             has_input: options.input == Input::Com1,
+            is_audited: options.audit == Audit::CleanFields,
             entry,
             clock,
         })
@@ -332,7 +333,7 @@ pub fn run(index: usize) -> ! {
     // SAFETY: as above.
     unsafe { instructions::vmptrld(vmcs01) }
         .unwrap_or_else(|error| panic!("VMCS 01 cannot be loaded: {error:?}"));
-    vmcs01::write_host_state(stack, &raw const entry::vp_exit_l1);
+    vmcs01::write_host_state(stack, entry::l1_exit_address(partition.is_audited));
     vmcs01::write_controls(
         &partition.controls,
         &Structures {

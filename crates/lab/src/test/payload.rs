@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use tlfs::evmcs::{CleanFields, Group, TABLE};
 
 use super::runs::{self, Expected, Run};
 use super::{Kind, Tally};
 use crate::audit;
 use crate::exit::Ending;
 use crate::paths::Paths;
+use crate::report::Summary;
 use crate::{image, machine};
 
 /// Runs the payload with each way to describe an L2.
@@ -72,6 +74,11 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
             expected,
         }
     };
+    let audited = |name: &str, command_line: &str, check| {
+        let mut run = run(name, command_line, Expected::End(Ending::PowerOff, check));
+        run.arguments.push("--audit-clean-fields".to_owned());
+        run
+    };
     let triple_fault = || Expected::End(Ending::TripleFault, |_| Ok(()));
     Ok(vec![
         run("payload, plain VMCS", "door=plain", Expected::Verdicts),
@@ -79,6 +86,16 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
             "payload, enlightened VMCS",
             "door=enlightened",
             Expected::Verdicts,
+        ),
+        audited(
+            "clean fields, planted bugs",
+            "groups=clean-fields test=planted",
+            all_found,
+        ),
+        audited(
+            "clean fields, what is no bug",
+            "groups=clean-fields test=quiet",
+            none_found,
         ),
         run(
             "L1 triple-faults",
@@ -91,4 +108,42 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
             triple_fault(),
         ),
     ])
+}
+
+/// The auditor found each planted bug once: the lowest bit of every field that a clean bit covers, and the MSR bitmap.
+fn all_found(summary: &Summary) -> Result<()> {
+    no_case_failed(summary)?;
+    let mut found = summary.stale_fields.clone();
+    let covered =
+        |group: Group| group.clean_bit() != CleanFields::NONE || group == Group::Ungrouped;
+    for slot in TABLE.iter().filter(|slot| covered(slot.group)) {
+        let place = found
+            .iter()
+            .position(|stale| stale.field == slot.name)
+            .with_context(|| format!("{} was not found", slot.name))?;
+        let stale = found.swap_remove(place);
+        let value = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16);
+        let flipped = value(&stale.known)? ^ 1 == value(&stale.found)?;
+        let is_right = stale.group == slot.group.name() && stale.offset == slot.offset && flipped;
+        ensure!(is_right, "{} was found as {stale:?}", slot.name);
+    }
+    let names: Vec<&str> = found.iter().map(|stale| stale.field.as_str()).collect();
+    ensure!(
+        names == ["MsrBitmap (contents)"],
+        "found beside the planted fields: {found:?}"
+    );
+    Ok(())
+}
+
+/// The auditor looked and found nothing.
+fn none_found(summary: &Summary) -> Result<()> {
+    no_case_failed(summary)?;
+    super::system::clean_under_audit(summary)
+}
+
+fn no_case_failed(summary: &Summary) -> Result<()> {
+    ensure!(!summary.cases.is_empty(), "the payload looked at nothing");
+    let failed = summary.cases.iter().find(|case| case.failure.is_some());
+    ensure!(failed.is_none(), "the payload failed: {failed:?}");
+    Ok(())
 }

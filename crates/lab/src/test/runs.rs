@@ -217,7 +217,7 @@ struct Ended {
 impl Ended {
     fn as_expected(&self, ending: Ending) -> Result<()> {
         let as_expected =
-            self.summary.ending == Some(ending) && self.status == i32::from(ending.status());
+            self.summary.ending == Some(ending) && self.status == i32::from(self.summary.status());
         let sentence = self
             .summary
             .ending

@@ -117,6 +117,11 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             "--cpus 4 --do clock,churn,linux-smp-pair --watchdog 600 --timeout 1200",
             end(Ending::PowerOff, four_processors),
         ),
+        system(
+            "Linux audited for stale fields",
+            "--audit-clean-fields --cpus 2 --do measure,linux-smp",
+            end(Ending::PowerOff, an_audited_linux),
+        ),
         system("the same twice", "--do linux", Expected::SameTwice),
         with_kernel(
             system(
@@ -420,6 +425,21 @@ fn lacks_x2apic(summary: &Summary) -> Result<()> {
         "the message does not say what is missing: {}",
         summary.message
     );
+    Ok(())
+}
+
+fn an_audited_linux(summary: &Summary) -> Result<()> {
+    steps_done(summary, &["measure", "linux-smp"])?;
+    guests(summary, &["l2"], 2)?;
+    clean_under_audit(summary)
+}
+
+/// The clean-field auditor looked and found nothing.
+pub fn clean_under_audit(summary: &Summary) -> Result<()> {
+    let entries = summary.total("audited-entries");
+    ensure!(entries > 0, "no entry was audited");
+    let stale = &summary.stale_fields;
+    ensure!(stale.is_empty(), "stale fields: {stale:?}");
     Ok(())
 }
 

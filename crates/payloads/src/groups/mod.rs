@@ -1,6 +1,7 @@
 //! The tests, in groups.
 
 mod audit;
+mod clean_fields;
 mod entry;
 mod ept;
 mod evmcs;
@@ -20,6 +21,7 @@ pub const ALL: &[Group] = &[
     exits::GROUP,
     ept::GROUP,
     evmcs::GROUP,
+    clean_fields::GROUP,
     hypercalls::GROUP,
     hostile::GROUP,
     audit::GROUP,

@@ -1,6 +1,7 @@
 //! A VP's nested VMX: L1's entries into L2 and L2's exits, on top of the logic in the `nested`
 //! crate.
 
+mod audit;
 mod bitmap;
 mod control_register;
 mod direct_flush;
@@ -14,6 +15,8 @@ mod shadow;
 mod space;
 mod vmcs02;
 
+use alloc::boxed::Box;
+
 use addr::{Gpa1, Spa};
 use hyperv::assist::AssistSnapshot;
 use hyperv::enlightenments::{Enlightenment, Set};
@@ -25,6 +28,7 @@ use vmx::ept::EptCapabilities;
 use vmx::instructions as vt;
 use vmx::{Field, PinControls, PrimaryControls};
 
+pub use audit::{audit_end, audit_entry};
 pub use pages::{CurrentVmcs, TableAccess, TableSource};
 pub use shadow::{Shadows, for_partition};
 pub use space::NotPermitted;
@@ -69,6 +73,8 @@ pub struct NestedVp {
     is_tsc_stale: bool,
     /// L2 is to leave right after the event that the entry injects.
     leave_at_once: bool,
+    /// The clean-field auditor, where the partition asks for it.
+    audit: Option<Box<audit::Audit>>,
 }
 
 impl NestedVp {
@@ -96,6 +102,7 @@ impl NestedVp {
             lines_to_log: 16,
             is_tsc_stale: false,
             leave_at_once: false,
+            audit: partition.is_audited.then(audit::Audit::new),
         }
     }
 

@@ -4,7 +4,7 @@ use addr::Spa;
 use nested::{L0Policy, L1Registers, exceptions};
 use vmx::{EntryControls, Field, PrimaryControls, instructions};
 
-use super::super::entry::vp_exit_l2;
+use super::super::entry::l2_exit_address;
 use super::super::hardware;
 use super::super::partition::Partition;
 use super::super::vmcs::write;
@@ -23,7 +23,7 @@ pub fn create(partition: &Partition, stack: u64) -> Spa {
             .and_then(|()| instructions::vmptrld(region))
             .unwrap_or_else(|error| panic!("VMCS 02 cannot be loaded: {error:?}"));
     }
-    write_host_state(stack, &raw const vp_exit_l2);
+    write_host_state(stack, l2_exit_address(partition.is_audited));
     write(
         Field::EXIT_CONTROLS,
         u64::from(partition.controls.exit.bits()),
