@@ -72,7 +72,31 @@ pub extern "C" fn l2_exited(vp: &mut Vp) {
     if reason.raw() < 64 && ALWAYS_L1 >> reason.raw() & 1 != 0 {
         return reflect(vp, reason);
     }
+    if reason == ExitReason::new(BasicExitReason::Vmcall) {
+        return l2_vmcall(vp, reason);
+    }
+    if reason == ExitReason::new(BasicExitReason::EptViolation) {
+        return l2_ept_violation(vp, reason);
+    }
     other_l2_exit(vp, reason)
+}
+
+/// VMCALL of L2: L1's, or a direct flush.
+#[inline(never)]
+extern "C" fn l2_vmcall(vp: &mut Vp, reason: ExitReason) {
+    if vp.l2_vmcall() {
+        return vp.prepare_entry();
+    }
+    reflect(vp, reason)
+}
+
+/// An EPT violation of L2: the shadow's, or L1's.
+#[inline(never)]
+extern "C" fn l2_ept_violation(vp: &mut Vp, _: ExitReason) {
+    if let Some(reason) = vp.l2_ept_exit(BasicExitReason::EptViolation) {
+        return reflect(vp, reason);
+    }
+    vp.prepare_entry()
 }
 
 /// An exit of L2 that it takes more than the reason to find the owner of.

@@ -20,7 +20,7 @@ impl nested::reflect::Registers for Registers {
 }
 
 impl Vp {
-    /// An exit of L2, whose VMCS is current. Returns the reason by which it is to be reflected as it
+    /// An exit of L2, whose VMCS is current, but for VMCALL and EPT violations. Returns the reason by which it is to be reflected as it
     /// stands; it has been answered otherwise.
     #[inline]
     pub fn l2_exit(&mut self, reason: ExitReason) -> Option<ExitReason> {
@@ -29,13 +29,6 @@ impl Vp {
             return None;
         }
         self.nested.logic.note_exit();
-        if reason.basic() == Some(BasicExitReason::Vmcall) {
-            if self.direct_flush() {
-                self.count(Counter::DirectFlushes);
-                return None;
-            }
-            self.count(Counter::ReflectedVmcalls);
-        }
         let owner = self.nested.logic.owner(
             &CurrentVmcs,
             reason,
@@ -44,16 +37,26 @@ impl Vp {
         );
         match (owner, reason.basic()) {
             (Owner::L1, _) => return Some(reason),
-            (
-                Owner::L0,
-                Some(
-                    basic @ (BasicExitReason::EptViolation | BasicExitReason::EptMisconfiguration),
-                ),
-            ) => return self.l2_ept_exit(basic),
+            (Owner::L0, Some(basic @ BasicExitReason::EptMisconfiguration)) => {
+                return self.l2_ept_exit(basic);
+            }
             (Owner::L0, Some(basic)) => self.own_l2_exit(basic),
             (Owner::L0, None) => panic!("L2 exited for unknown reason {:#x}", reason.raw()),
         }
         None
+    }
+
+    /// VMCALL of L2. Returns whether L0 has answered it; it is L1's otherwise.
+    #[inline]
+    pub fn l2_vmcall(&mut self) -> bool {
+        self.nested.logic.note_exit();
+        let answered = self.direct_flush();
+        self.count(if answered {
+            Counter::DirectFlushes
+        } else {
+            Counter::ReflectedVmcalls
+        });
+        answered
     }
 
     /// Turns the exit, as hardware reported it, into one of L1's, if nothing but what hardware
@@ -133,7 +136,8 @@ impl Vp {
 
     /// An EPT violation or misconfiguration of L2. Returns the reason by which L1 is to see it, where
     /// hardware has described it so; it has been answered otherwise.
-    fn l2_ept_exit(&mut self, basic: BasicExitReason) -> Option<ExitReason> {
+    pub fn l2_ept_exit(&mut self, basic: BasicExitReason) -> Option<ExitReason> {
+        self.nested.logic.note_exit();
         if self.nested.view.attachment().is_none() {
             // L1 gives L2 no EPT: the violation is EPT 01's, at an address of L1's devices.
             self.mmio_exit();
