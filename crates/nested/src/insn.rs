@@ -81,6 +81,9 @@ pub trait L1Vp: Memory {
     fn displacement(&self) -> u64;
     /// Reads linear memory through L1's paging, as supervisor.
     fn read_linear(&mut self, at: Gva, into: &mut [u8]) -> Result<(), Fault>;
+    /// Reads the two aligned words at `at`, where 64-bit code of the kernel finds them without
+    /// further ado. `None` says nothing but that [`L1Vp::read_linear`] has to look.
+    fn read_pair(&self, at: Gva) -> Option<[u64; 2]>;
     /// Writes linear memory through L1's paging, as supervisor.
     fn write_linear(&mut self, at: Gva, from: &[u8]) -> Result<(), Fault>;
     /// The enlightened VMCS that the VP assist page names: `Some` when the

@@ -115,6 +115,33 @@ pub struct Paging {
     pub efer: u64,
 }
 
+/// Translates an address for 64-bit code of the supervisor that reads: the shortest way. `None` says
+/// nothing but that [`Paging::translate`] has to look: something is not present, or it is a user's page.
+#[inline(always)]
+pub fn translate_kernel_read<S: PhysicalSpace>(space: &S, cr3: u64, linear: Gva) -> Option<u64> {
+    let raw = linear.raw();
+    let mut table = cr3 & ADDRESS;
+    let mut user = USER;
+    let mut step = |shift: u32| {
+        let entry = space
+            .entry(S::address(table + (raw >> shift & 511) * 8), 8)
+            .ok()?;
+        user &= entry;
+        table = entry & ADDRESS;
+        (entry & PRESENT != 0).then_some(entry)
+    };
+    let _ = step(39)?;
+    let (page, offset) = if step(30)? & LARGE != 0 {
+        (table, (1 << 30) - 1)
+    } else if step(21)? & LARGE != 0 {
+        (table, (1 << 21) - 1)
+    } else {
+        let _ = step(12)?;
+        (table, (1 << 12) - 1)
+    };
+    (user == 0).then_some(page & !offset | raw & offset)
+}
+
 /// A walk: what is wanted, and what the entries on the way permit.
 struct Walk {
     linear: Gva,

@@ -30,6 +30,8 @@ pub extern "C" fn l1_exited(vp: &mut Vp) {
         return l1_wrmsr(vp);
     } else if reason == ExitReason::new(BasicExitReason::Cpuid) {
         return l1_cpuid(vp);
+    } else if reason == ExitReason::new(BasicExitReason::Invvpid) {
+        return l1_invvpid(vp, reason);
     }
     other_l1_exit(vp, reason)
 }
@@ -39,6 +41,15 @@ pub extern "C" fn l1_exited(vp: &mut Vp) {
 extern "C" fn l1_wrmsr(vp: &mut Vp) {
     vp.wrmsr_exit();
     vp.prepare_l1_entry()
+}
+
+/// INVVPID of L1: how KVM flushes L2's TLB on L2's request.
+#[inline(never)]
+extern "C" fn l1_invvpid(vp: &mut Vp, reason: ExitReason) {
+    if vp.invvpid_shortly() {
+        return vp.prepare_l1_entry();
+    }
+    other_l1_exit(vp, reason)
 }
 
 /// CPUID of L1.

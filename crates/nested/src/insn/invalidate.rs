@@ -2,7 +2,7 @@
 
 use addr::Gva;
 use vmx::ept::EptCapabilities;
-use vmx::{VmInstructionError as E, ept_vpid};
+use vmx::{AddressSize, SegmentRegister, VmInstructionError as E, ept_vpid};
 
 use super::{Fault, L1Vp, Outcome, Step, fault};
 use crate::ept::Invept;
@@ -46,6 +46,35 @@ impl Nested {
         match Invept::decode(kind, descriptor, &offered) {
             Ok(invept) => Ok(Outcome::Invept(invept)),
             Err(error) => Ok(self.fail(vp, error)),
+        }
+    }
+
+    /// INVVPID of one VPID or all, as a 64-bit kernel executes it to have L2's translations flushed.
+    /// `None` says nothing but that [`Nested::execute`] has to look; else it is as
+    /// [`Outcome::Invvpid`].
+    #[inline(always)]
+    pub fn invvpid_shortly<L: L1Vp>(&self, vp: &L) -> Option<Invvpid> {
+        const NEEDED: u64 = ept_vpid::INVVPID | ept_vpid::INVVPID_SINGLE | ept_vpid::INVVPID_ALL;
+        if self.vmxon.is_none()
+            || self.config.caps.ept_vpid & NEEDED != NEEDED
+            || !vp.code_rights().is_kernel_code64()
+        {
+            return None;
+        }
+        let info = vp.instruction_info();
+        let is_plain = info.address_size() == AddressSize::Bits64
+            && !matches!(info.segment(), SegmentRegister::Fs | SegmentRegister::Gs)
+            && info.index().is_none();
+        let base = info.base().filter(|_| is_plain)?;
+        let at = Gva::new(vp.displacement().wrapping_add(vp.gpr(base)));
+        if !at.is_canonical() {
+            return None;
+        }
+        let [vpid, _] = vp.read_pair(at)?;
+        match (vp.gpr(info.register2()), vpid) {
+            (1, 1..=0xffff) => Some(Invvpid::Single(vpid as u16)),
+            (2, 0..=0xffff) => Some(Invvpid::All),
+            _ => None,
         }
     }
 

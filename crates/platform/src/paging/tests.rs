@@ -236,3 +236,25 @@ fn what_backs_the_memory_has_the_last_word() {
     );
     assert_eq!(space.byte(0x8FFE), 0);
 }
+
+#[test]
+fn the_kernels_short_way_finds_what_the_long_one_does() {
+    // Table bits on every level: absent, a kernel's, a user's, large where there is such a thing.
+    for flags in [0, 1, 3, 7, 0x81, 0x83, 0x87] {
+        for level in 0..4 {
+            let space = space(3);
+            let slots = [0x1000, 0x2000, 0x3010, 0x4008];
+            let at = slots[level];
+            let entry = space.entry(at, 8).unwrap();
+            space.set(at, entry & !0xFFF | flags);
+            let linear = Gva::new(0x40_1234);
+            let long = LONG.translate(&space, linear, false, Privilege::SupervisorPages);
+            let short = translate_kernel_read(&space, LONG.cr3, linear);
+            // The top level has no large pages.
+            if level == 0 && flags & LARGE != 0 {
+                continue;
+            }
+            assert_eq!(short, long.ok(), "{flags:#x} on level {level}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use addr::{Gpa1, Gva, Spa};
 use nested::access::{Memory, Unbacked};
 use nested::insn::{Fault, L1Vp, Outcome, Segment, VmResult};
 use platform::counters::Counter;
-use platform::paging::{AccessError, PageFault};
+use platform::paging::{AccessError, PageFault, translate_kernel_read};
 use vmx::{
     AccessRights, BasicExitReason, Field, InstructionInfo, Interruptibility, SegmentRegister,
 };
@@ -126,6 +126,19 @@ impl L1Vp for View<'_> {
             .map_err(operand_fault)
     }
 
+    #[inline(always)]
+    fn read_pair(&self, at: Gva) -> Option<[u64; 2]> {
+        if at.raw() & 15 != 0 {
+            return None;
+        }
+        let cr3 = read(Field::GUEST_CR3);
+        let physical = translate_kernel_read(&self.memory, cr3, at)?;
+        let mut words = [0; 2];
+        self.memory
+            .read_words(Gpa1::new(physical), &mut words)
+            .then_some(words)
+    }
+
     fn write_linear(&mut self, at: Gva, from: &[u8]) -> Result<(), Fault> {
         let paging = paging::current();
         paging
@@ -177,7 +190,24 @@ impl Vp {
         }
     }
 
+    /// INVVPID of L1 in its common form. Returns whether it has been executed.
+    pub fn invvpid_shortly(&mut self) -> bool {
+        let view = View {
+            registers: &mut self.registers,
+            memory: self.partition.memory,
+            assist: None,
+        };
+        if self.nested.logic.invvpid_shortly(&view).is_none() {
+            return false;
+        }
+        // As above: all of it goes.
+        flush_vpid02();
+        self.end_instruction(BasicExitReason::Invvpid, VmResult::Succeed);
+        true
+    }
+
     /// The instruction is over: RFLAGS tell how.
+    #[inline]
     pub fn end_instruction(&mut self, reason: BasicExitReason, result: VmResult) {
         match reason {
             BasicExitReason::Vmread => self.count(Counter::Vmreads),

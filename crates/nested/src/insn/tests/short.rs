@@ -62,3 +62,44 @@ fn only_for_ring_0() {
         assert_eq!(nested.execute(&mut vp, R::Vmwrite), GP);
     }
 }
+
+#[test]
+fn invvpid_says_nothing_or_what_the_long_way_does() {
+    let mut taken = 0;
+    for kind in [0, 1, 2, 3, 1 << 32 | 1] {
+        for vpid in [0u64, 1, 0xffff, 0x1_0000, 1 << 63] {
+            // RAX as base or none, RCX as index or none, DS or FS, 64-bit or 32-bit address.
+            for info in [
+                3 << 28 | 1 << 22 | 3 << 15 | 2 << 7,
+                3 << 28 | 1 << 27 | 1 << 22 | 3 << 15 | 2 << 7,
+                3 << 28 | 1 << 18 | 3 << 15 | 2 << 7,
+                3 << 28 | 1 << 22 | 4 << 15 | 2 << 7,
+                3 << 28 | 1 << 22 | 3 << 15 | 1 << 7,
+            ] {
+                for at in [OPERAND, OPERAND + 8, HOLE, 1 << 50] {
+                    for (cpl, conforming, is_long) in [
+                        (0, false, true),
+                        (3, false, true),
+                        (0, true, true),
+                        (0, false, false),
+                    ] {
+                        let (mut nested, mut vp) = current();
+                        vp.poke(OPERAND, &vpid.to_le_bytes());
+                        vp.info = InstructionInfo::from_raw(info);
+                        vp.gprs[3] = kind;
+                        vp.gprs[0] = at - 0x10;
+                        vp.displacement = 0x10;
+                        (vp.cpl, vp.conforming, vp.is_long) = (cpl, conforming, is_long);
+                        if let Some(wanted) = nested.invvpid_shortly(&vp) {
+                            taken += 1;
+                            let outcome = nested.execute(&mut vp, R::Invvpid);
+                            assert_eq!(outcome, Outcome::Invvpid(wanted), "{info:#x} {at:#x}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // One VPID of two, all of three.
+    assert_eq!(taken, 2 + 3);
+}

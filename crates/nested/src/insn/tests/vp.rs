@@ -145,6 +145,14 @@ impl L1Vp for Vp {
         self.displacement
     }
 
+    fn read_pair(&self, at: Gva) -> Option<[u64; 2]> {
+        if at.raw() & 15 != 0 || at.raw() >= HOLE {
+            return None;
+        }
+        let word = |n: u64| self.memory.read_u64(Gpa1::new(at.raw() + 8 * n)).ok();
+        Some([word(0)?, word(1)?])
+    }
+
     fn read_linear(&mut self, at: Gva, into: &mut [u8]) -> Result<(), Fault> {
         if at.raw() >= HOLE {
             return Err(page_fault(at));
