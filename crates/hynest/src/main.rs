@@ -107,6 +107,7 @@ extern "C" fn rust_entry(protocol: u64, information: u64) -> ! {
         Err(silent) => fatal::refuse(format_args!("processor {} does not start", silent.apic_id)),
     };
     vp::create_partition(&mut information, &options, count, tsc_hz);
+    assert!(boot::stack::has_sufficed(), "the boot stack is too small");
     run_processor(0)
 }
 

@@ -196,7 +196,10 @@ boot_pml4: .skip 4096
 .global boot_pdpt
 boot_pdpt: .skip 4096
 boot_pds: .skip 16384
-boot_stack: .skip 32768
+// What the boot code needs at most is checked when it is done with it: see boot/stack.rs.
+.global boot_stack_guard
+boot_stack_guard: .skip 4096
+boot_stack: .skip 131072
 boot_stack_top:
 
 .text

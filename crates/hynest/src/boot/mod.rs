@@ -4,6 +4,7 @@ pub mod information;
 pub mod madt;
 pub mod options;
 pub mod smp;
+pub mod stack;
 
 use core::arch::global_asm;
 
