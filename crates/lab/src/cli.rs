@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use hyperv::enlightenments::Set;
 
 use crate::exit;
-use crate::scenario::{Scenario, Size};
+use crate::scenario::{Scenario, Size, VmcsShadowing};
 
 /// The lab of hynest: boots it with a Linux as L1 and guests of that Linux's KVM as L2, shows and measures.
 #[derive(Debug, Parser)]
@@ -152,6 +152,9 @@ pub struct Run {
     /// Find fields of enlightened VMCSs that L1 changes while it declares their group clean; figures mean nothing then
     #[arg(long)]
     audit_clean_fields: bool,
+    /// Let hardware shadow a plain VMCS for L1, where the processor can: auto or off [default: auto]
+    #[arg(long, value_name = "WHEN")]
+    vmcs_shadowing: Option<VmcsShadowing>,
     /// What L1's init does: measure, plain, linux, linux-smp, linux-pair, linux-smp-pair, churn, clock, shell, panic, ... [default: measure,clock,linux,plain]
     #[arg(
         long = "do",
@@ -212,6 +215,7 @@ impl Run {
             },
             without: self.without.clone(),
             audit_clean_fields: self.audit_clean_fields.then_some(true),
+            vmcs_shadowing: self.vmcs_shadowing,
             run: match self.interactive {
                 true => Some(vec!["shell".to_owned()]),
                 false => self.run.clone(),

@@ -35,6 +35,9 @@ pub struct Start {
     pub memory: u64,
     /// The TSC's rate.
     pub tsc_hz: u64,
+    /// Whether hardware shadows a plain VMCS for L1.
+    #[serde(default)]
+    pub vmcs_shadowing: bool,
     /// What L1 is offered, by name.
     pub enlightenments: Vec<String>,
 }

@@ -206,9 +206,13 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                 console.show(
                     Level::L0,
                     &format!(
-                        "{} x {}; offers {}",
+                        "{} x {}; {}; offers {}",
                         start.cpus,
                         start.cpu.trim(),
+                        match start.vmcs_shadowing {
+                            true => "hardware shadows plain VMCSs",
+                            false => "VMREAD and VMWRITE exit",
+                        },
                         list(&start.enlightenments)
                     ),
                 )?;

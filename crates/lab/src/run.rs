@@ -13,7 +13,7 @@ use crate::kernel::{self, DebianKernel, Kernel};
 use crate::machine::{self, Limits};
 use crate::paths::{self, Paths};
 use crate::report::{Setup, Summary};
-use crate::scenario::{L0_MEMORY_MIB, Scenario};
+use crate::scenario::{L0_MEMORY_MIB, Scenario, VmcsShadowing};
 use crate::{deps, image, initramfs, progress, proof};
 
 /// How a run is shown.
@@ -127,15 +127,19 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
     let (cpus, enlightenments) = (scenario.cpus()?, scenario.enlightenments()?);
     let input = if view.interactive { "com1" } else { "none" };
     let is_audited = scenario.audit_clean_fields == Some(true);
-    // An older image, given by --image, knows no such word.
+    // An older image, given by --image, knows no such words.
     let audit = if is_audited {
         " audit=clean-fields"
     } else {
         ""
     };
+    let shadowing = match scenario.vmcs_shadowing() {
+        VmcsShadowing::Auto => "",
+        VmcsShadowing::Off => " vmcs-shadowing=off",
+    };
     let command_line = format!(
         "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={INSTRUCTIONS_PER_SECOND} \
-         enlightenments={enlightenments}{audit}"
+         enlightenments={enlightenments}{audit}{shadowing}"
     );
     let disk = dir.path().join("disk.img");
     let content = Content {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
 use hyperv::enlightenments::Set;
 use serde::Deserialize;
 
@@ -30,6 +31,8 @@ pub struct Scenario {
     pub without: Option<Vec<String>>,
     /// Whether L0 looks for fields that L1 changed although it declares their group clean.
     pub audit_clean_fields: Option<bool>,
+    /// Whether hardware shadows a plain VMCS for L1: `auto` (where the processor can) or `off`.
+    pub vmcs_shadowing: Option<VmcsShadowing>,
     /// What L1's init does, in this order (see guest/init).
     pub run: Option<Vec<String>>,
     /// The operations that are measured; all that apply when absent.
@@ -96,6 +99,7 @@ impl Scenario {
             },
             enlightenments: flags.enlightenments.or(self.enlightenments),
             audit_clean_fields: flags.audit_clean_fields.or(self.audit_clean_fields),
+            vmcs_shadowing: flags.vmcs_shadowing.or(self.vmcs_shadowing),
             run: flags.run.or(self.run),
             operations: flags.operations.or(self.operations),
             image: flags.image.or(self.image),
@@ -154,6 +158,11 @@ impl Scenario {
         })
     }
 
+    /// Whether hardware shadows a plain VMCS for L1.
+    pub fn vmcs_shadowing(&self) -> VmcsShadowing {
+        self.vmcs_shadowing.unwrap_or_default()
+    }
+
     /// The words for L1's init.
     pub fn run(&self) -> Vec<String> {
         self.run
@@ -175,6 +184,17 @@ impl Scenario {
         }
         line
     }
+}
+
+/// Whether hardware shadows a plain VMCS for L1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmcsShadowing {
+    /// Where the processor can
+    #[default]
+    Auto,
+    /// Every VMREAD and VMWRITE exits
+    Off,
 }
 
 /// L1's memory unless something else is asked for.
@@ -261,12 +281,14 @@ mod tests {
 
     #[test]
     fn a_file_gives_a_scenario_and_a_wrong_one_a_line() {
-        let good = "memory = \"1G\"\ncpus = 2\nrun = [\"linux\"]\n";
+        let good = "memory = \"1G\"\ncpus = 2\nvmcs_shadowing = \"off\"\nrun = [\"linux\"]\n";
         let scenario = Scenario::parse(good).unwrap();
         assert_eq!(
             (scenario.memory_mib().unwrap(), scenario.cpus().unwrap()),
             (1024, 2)
         );
+        assert_eq!(scenario.vmcs_shadowing(), VmcsShadowing::Off);
+        assert_eq!(Scenario::default().vmcs_shadowing(), VmcsShadowing::Auto);
         assert!(scenario.command_line().ends_with(" hynest.run=linux"));
         let error = Scenario::parse("cpus = 2\nmemroy = 1\n")
             .unwrap_err()

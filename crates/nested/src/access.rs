@@ -26,6 +26,27 @@ pub trait Vmcs {
     fn write_from<const INDEX: usize, const N: usize>(&mut self, field: Field, values: &[u64; N]) {
         self.write(field, values[INDEX]);
     }
+
+    /// VMREAD into the eight bytes of a page from `OFFSET` on, whatever the
+    /// field's width.
+    ///
+    /// An implementation whose VMREAD takes a memory operand saves an
+    /// instruction.
+    #[inline(always)]
+    fn read_into_page<const OFFSET: u16>(&self, field: Field, page: &mut [u8; 4096]) {
+        let at = OFFSET as usize;
+        page[at..at + 8].copy_from_slice(&self.read(field).to_le_bytes());
+    }
+
+    /// VMWRITE of as many bytes of a page, from `OFFSET` on, as the field has;
+    /// the same as for reading.
+    #[inline(always)]
+    fn write_from_page<const OFFSET: u16>(&mut self, field: Field, page: &[u8; 4096]) {
+        let at = OFFSET as usize;
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&page[at..at + 8]);
+        self.write(field, u64::from_le_bytes(bytes));
+    }
 }
 
 /// A page with the layout of [`crate::vmcs12`]: L1's enlightened VMCS, in memory

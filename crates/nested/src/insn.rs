@@ -11,6 +11,7 @@ use vmx::{BasicExitReason, InstructionInfo, SegmentRegister, VmInstructionError}
 use crate::access::Memory;
 use crate::cr::CR4_VMXE;
 use crate::ept::Invept;
+use crate::shadow_vmcs::ShadowVmcs;
 use crate::state::{Current, Nested};
 use crate::vmcs12::put;
 
@@ -89,6 +90,11 @@ pub trait L1Vp: Memory {
     /// The enlightened VMCS that the VP assist page names: `Some` when the
     /// page is enabled and its EnlightenVmEntry is set. Read anew each time.
     fn enlightened_vmcs(&self) -> Option<Gpa1>;
+
+    /// The VP's shadow VMCS.
+    type Shadow: ShadowVmcs;
+    /// Where hardware shadows plain VMCSs for L1, the shadow VMCS.
+    fn shadow_vmcs(&mut self) -> Option<&mut Self::Shadow>;
 }
 
 /// How a VMX instruction ended (SDM 31.2).
@@ -294,10 +300,11 @@ impl Nested {
 
     /// Stores a plain current VMCS to its region and makes none current.
     /// Nothing happens when there is none.
-    pub fn release_plain<M: Memory>(&mut self, memory: &mut M) {
+    pub fn release_plain<L: L1Vp>(&mut self, vp: &mut L) {
         if let Current::Plain(region) = self.current {
+            self.end_shadowing(vp);
             // VMPTRLD found a page there; L1's memory does not shrink.
-            let _ = memory.write(region, self.vmcs12.bytes());
+            let _ = vp.write(region, self.vmcs12.bytes());
             self.drop_current();
         }
     }

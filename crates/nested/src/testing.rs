@@ -11,6 +11,7 @@ use vmx::{Allowed, Capabilities, Field, Width};
 
 use crate::access::{Memory, Page, Unbacked, Vmcs};
 use crate::caps::default1;
+use crate::shadow_vmcs::{ExitBitmap, ShadowVmcs};
 use crate::vmcs12;
 
 /// A processor that has everything hynest could offer and a lot more.
@@ -44,6 +45,8 @@ pub struct FakeVmcs {
     fields: BTreeMap<u32, u64>,
     reads: Cell<usize>,
     written: Vec<Field>,
+    /// IA32_VMX_MISC bit 29.
+    is_all_writable: bool,
 }
 
 impl FakeVmcs {
@@ -55,6 +58,11 @@ impl FakeVmcs {
     /// A field's value without counting.
     pub fn peek(&self, field: Field) -> u64 {
         self.fields.get(&field.encoding()).copied().unwrap_or(0)
+    }
+
+    /// Lets VMWRITE store to every field.
+    pub fn allow_all(&mut self) {
+        self.is_all_writable = true;
     }
 
     /// The fields written since the last call.
@@ -77,7 +85,10 @@ impl Vmcs for FakeVmcs {
 
     fn write(&mut self, field: Field, value: u64) {
         assert!(field.is_known(), "{field:?}");
-        assert!(vmcs12::is_writable(field), "{field:?}");
+        assert!(
+            vmcs12::is_writable(field) || self.is_all_writable,
+            "{field:?}"
+        );
         let value = match field.width() {
             Width::U16 => value & 0xffff,
             Width::U32 => value & 0xffff_ffff,
@@ -85,6 +96,34 @@ impl Vmcs for FakeVmcs {
         };
         self.written.push(field);
         self.set(field, value);
+    }
+}
+
+/// A shadow VMCS, as hardware lets L1 at it.
+#[derive(Default)]
+pub struct FakeShadow {
+    pub vmcs: FakeVmcs,
+    pub is_attached: bool,
+}
+
+impl FakeShadow {
+    /// Whether a VMREAD or VMWRITE of `encoding` exits.
+    pub fn exits(&self, bitmap: &ExitBitmap, encoding: u32) -> bool {
+        !self.is_attached || bitmap[encoding as usize / 64] >> (encoding % 64) & 1 != 0
+    }
+}
+
+impl ShadowVmcs for FakeShadow {
+    type Fields = FakeVmcs;
+
+    fn access<R>(&mut self, access: impl FnOnce(&mut FakeVmcs) -> R) -> R {
+        self.vmcs.allow_all();
+        access(&mut self.vmcs)
+    }
+
+    fn set_attached(&mut self, attached: bool) {
+        assert_ne!(self.is_attached, attached);
+        self.is_attached = attached;
     }
 }
 

@@ -16,7 +16,7 @@
 use tlfs::evmcs::{self, CleanFields, Group, Slot, Width};
 use vmx::Field;
 
-use crate::access::Page;
+use crate::access::{Page, Vmcs};
 
 mod directory;
 mod groups;
@@ -263,6 +263,11 @@ impl Page for Vmcs12 {
     access!(read_u16, write_u16, u16);
     access!(read_u32, write_u32, u32);
     access!(read_u64, write_u64, u64);
+
+    #[inline(always)]
+    fn save<const OFFSET: u16, const BYTES: u16, V: Vmcs>(&mut self, vmcs: &V, field: Field) {
+        vmcs.read_into_page::<OFFSET>(field, &mut self.0);
+    }
 }
 
 #[cfg(test)]

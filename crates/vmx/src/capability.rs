@@ -328,6 +328,12 @@ impl Capabilities {
         (cr0 | self.cr0_fixed0) & self.cr0_fixed1
     }
 
+    /// Whether VMWRITE may store to every field, exit information among them (IA32_VMX_MISC).
+    #[inline]
+    pub const fn writes_any_field(&self) -> bool {
+        self.misc >> 29 & 1 != 0
+    }
+
     /// CR4 as VMX operation wants it: fixed bits set and cleared.
     #[inline]
     pub const fn adjust_cr4(&self, cr4: u64) -> u64 {

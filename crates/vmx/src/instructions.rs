@@ -188,6 +188,25 @@ pub unsafe fn vmwrite_from<const INDEX: usize>(field: Field, values: *const u64)
     }
 }
 
+/// Writes a field of the current VMCS from the eight bytes at `base + OFFSET`; as many count as
+/// the field is wide.
+///
+/// # Safety
+/// As [`vmwrite`]; the eight bytes are valid for reads.
+#[inline(always)]
+pub unsafe fn vmwrite_from_page<const OFFSET: u16>(field: Field, base: *const u8) {
+    // SAFETY: reads what the caller vouches for; the effect on the VMCS is its promise.
+    unsafe {
+        asm!(
+            "vmwrite {field}, qword ptr [{base} + {offset}]",
+            base = in(reg) base,
+            offset = const OFFSET,
+            field = in(reg) u64::from(field.encoding()),
+            options(nostack, readonly),
+        );
+    }
+}
+
 /// Writes a field of the current VMCS.
 ///
 /// # Errors

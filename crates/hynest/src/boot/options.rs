@@ -22,6 +22,15 @@ pub enum Audit {
     CleanFields,
 }
 
+/// Whether hardware is to shadow plain VMCSs for L1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VmcsShadowing {
+    /// Where the processor can.
+    Auto,
+    /// All of L1's VMREADs and VMWRITEs exit.
+    Off,
+}
+
 /// What the command line asks for.
 pub struct Options {
     /// Where the output stream goes.
@@ -38,6 +47,8 @@ pub struct Options {
     pub enlightenments: Set,
     /// What L1 is watched for.
     pub audit: Audit,
+    /// Hardware VMCS shadowing.
+    pub vmcs_shadowing: VmcsShadowing,
 }
 
 /// What is wrong with the command line.
@@ -60,7 +71,7 @@ impl core::fmt::Display for Wrong<'_> {
         match self {
             Self::Unknown(word) => write!(
                 f,
-                "unknown option '{word}': out, in, memory, vps, tsc_hz, enlightenments and audit are known"
+                "unknown option '{word}': out, in, memory, vps, tsc_hz, enlightenments, audit and vmcs-shadowing are known"
             ),
             Self::Value { key, value } => write!(f, "option {key} does not take '{value}'"),
             Self::Enlightenments(error) => write!(f, "option enlightenments: {error}"),
@@ -82,6 +93,7 @@ impl Options {
             tsc_hz: None,
             enlightenments: Set::ALL,
             audit: Audit::None,
+            vmcs_shadowing: VmcsShadowing::Auto,
         };
         for word in line.split_ascii_whitespace() {
             let (key, value) = word.split_once('=').ok_or(Wrong::Unknown(word))?;
@@ -117,6 +129,13 @@ impl Options {
                     options.audit = match value {
                         "none" => Audit::None,
                         "clean-fields" => Audit::CleanFields,
+                        _ => return Err(wrong),
+                    }
+                }
+                "vmcs-shadowing" => {
+                    options.vmcs_shadowing = match value {
+                        "auto" => VmcsShadowing::Auto,
+                        "off" => VmcsShadowing::Off,
                         _ => return Err(wrong),
                     }
                 }

@@ -53,6 +53,8 @@ pub struct Partition {
     pub msr_bitmap: Spa,
     /// The rules behind that bitmap, which L2's is merged from.
     pub msr_filter: nested::msr_bitmap::MsrFilter,
+    /// What VMCS 01s need where hardware shadows plain VMCSs for L1.
+    pub shadow_bitmaps: Option<super::nested::ShadowBitmaps>,
     /// The shadow tables of L1's EPTs.
     pub shadows: Mutex<super::nested::Shadows>,
     /// The time of day when the partition began, in seconds since 1970.
@@ -158,6 +160,7 @@ impl Partition {
             eptp01: parts.eptp01,
             msr_bitmap: parts.msr_bitmap,
             msr_filter: parts.msr_filter,
+            shadow_bitmaps: parts.shadow_bitmaps,
             shadows: Mutex::new(parts.shadows),
             began: parts.began,
             tsc_hz: parts.tsc_hz,
@@ -188,6 +191,7 @@ pub struct Parts {
     pub eptp01: Eptp,
     pub msr_bitmap: Spa,
     pub msr_filter: nested::msr_bitmap::MsrFilter,
+    pub shadow_bitmaps: Option<super::nested::ShadowBitmaps>,
     pub shadows: super::nested::Shadows,
     pub began: u64,
     pub tsc_hz: u64,

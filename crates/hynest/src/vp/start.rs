@@ -14,12 +14,12 @@ use vmx::{Capabilities, PrimaryControls, instructions};
 
 use super::hardware::{self, Unfit};
 use super::memory::L1Memory;
-use super::nested::{self as nested_vp, NestedVp, TableAccess, TableSource};
+use super::nested::{self as nested_vp, NestedVp, ShadowBitmaps, TableAccess, TableSource};
 use super::partition::{Partition, Parts};
 use super::vmcs01::{self, Controls, Structures};
 use super::{Activity, Registers, Vp, cpuid, entry, loader, report, shootdown};
 use crate::boot::information::{Information, Module};
-use crate::boot::options::{Audit, Input, Options};
+use crate::boot::options::{Audit, Input, Options, VmcsShadowing};
 use crate::cpu::{per_cpu, tsc};
 use crate::fatal;
 use crate::memory::layout::Range;
@@ -106,7 +106,17 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
         .map(|i| Inbox::new(LocalApic::new(i as u32, i == 0, clock).address()))
         .collect();
 
-    report_start(options, vps, memory.size(), tsc_hz);
+    let shadow_bitmaps = match options.vmcs_shadowing {
+        VmcsShadowing::Auto => ShadowBitmaps::for_processor(&capabilities),
+        VmcsShadowing::Off => None,
+    };
+    report_start(
+        options,
+        vps,
+        memory.size(),
+        tsc_hz,
+        shadow_bitmaps.is_some(),
+    );
     let offered = ::nested::caps::offer(&capabilities, cr4_offered);
     let shadows = nested_vp::for_partition(&capabilities, &offered, address_width, vps);
     let msr_filter = msr_filter(&msrs);
@@ -126,6 +136,7 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
             offered,
             controls,
             eptp01,
+            shadow_bitmaps,
             shadows,
             began: crate::cpu::rtc::now(),
             tsc_hz,
@@ -215,12 +226,12 @@ fn claim_memory(information: &mut Information, options: &Options) -> L1Memory {
     unsafe { L1Memory::new(Spa::new(range.start), range.size()) }
 }
 
-fn report_start(options: &Options, vps: usize, memory: u64, tsc_hz: u64) {
+fn report_start(options: &Options, vps: usize, memory: u64, tsc_hz: u64, shadows_vmcs: bool) {
     let brand = cpuid::brand();
     output::write(
         Channel::Report,
         format_args!(
-            "{{\"event\":\"start\",\"version\":\"{}\",\"cpu\":\"{}\",\"vendor\":\"{}\",\"cpus\":{},\"vps\":{vps},\"memory\":{memory},\"tsc_hz\":{tsc_hz},\"enlightenments\":[",
+            "{{\"event\":\"start\",\"version\":\"{}\",\"cpu\":\"{}\",\"vendor\":\"{}\",\"cpus\":{},\"vps\":{vps},\"memory\":{memory},\"tsc_hz\":{tsc_hz},\"vmcs_shadowing\":{shadows_vmcs},\"enlightenments\":[",
             env!("CARGO_PKG_VERSION"),
             Escaped(brand.text().trim()),
             Escaped(cpuid::vendor().text()),
@@ -329,7 +340,7 @@ pub fn run(index: usize) -> ! {
         instructions::vmclear(vmcs01)
             .unwrap_or_else(|error| panic!("VMCS 01 cannot be cleared: {error:?}"));
     }
-    let nested = NestedVp::new(partition, stack);
+    let mut nested = NestedVp::new(partition, stack);
     // SAFETY: as above.
     unsafe { instructions::vmptrld(vmcs01) }
         .unwrap_or_else(|error| panic!("VMCS 01 cannot be loaded: {error:?}"));
@@ -343,6 +354,7 @@ pub fn run(index: usize) -> ! {
             cr4_mask: partition.cr4_mask(),
         },
     );
+    nested.set_up_shadowing(partition, vmcs01);
     let mut registers = Registers::default();
     if index == 0 {
         registers.set_rbx(partition.entry.rbx);

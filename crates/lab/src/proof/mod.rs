@@ -127,6 +127,7 @@ mod tests {
                 vps,
                 memory: 0,
                 tsc_hz: 1,
+                vmcs_shadowing: true,
                 enlightenments: offered.split(' ').map(str::to_owned).collect(),
             }),
             l1: Some(L1 {

@@ -53,7 +53,7 @@ fn audit(paths: &Paths, tally: &mut Tally) {
 fn payloads(paths: &Paths) -> Result<Vec<Run>> {
     let image = image::metal(paths, "hynest")?;
     let payload = image::metal(paths, "payloads")?;
-    let run = |name: &str, command_line: &str, expected| {
+    let run = |name: &str, command_line: &str, flags: &[&str], expected| {
         let (image, payload) = (image.display().to_string(), payload.display().to_string());
         let arguments = [
             ["--image", &image],
@@ -68,6 +68,7 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
             .map(|&word| word.to_owned())
             .collect();
         arguments.push("--no-initrd".to_owned());
+        arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         Run {
             name: name.to_owned(),
             arguments,
@@ -75,16 +76,26 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
         }
     };
     let audited = |name: &str, command_line: &str, check| {
-        let mut run = run(name, command_line, Expected::End(Ending::PowerOff, check));
-        run.arguments.push("--audit-clean-fields".to_owned());
-        run
+        run(
+            name,
+            command_line,
+            &["--audit-clean-fields"],
+            Expected::End(Ending::PowerOff, check),
+        )
     };
     let triple_fault = || Expected::End(Ending::TripleFault, |_| Ok(()));
     Ok(vec![
-        run("payload, plain VMCS", "door=plain", Expected::Verdicts),
+        run("payload, plain VMCS", "door=plain", &[], Expected::Verdicts),
+        run(
+            "payload, plain VMCS without shadowing",
+            "door=plain groups=vmx,entry,exits,ept,hostile",
+            &["--vmcs-shadowing", "off"],
+            Expected::Verdicts,
+        ),
         run(
             "payload, enlightened VMCS",
             "door=enlightened",
+            &[],
             Expected::Verdicts,
         ),
         audited(
@@ -100,11 +111,13 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
         run(
             "L1 triple-faults",
             "groups=hostile test=last-triple-fault",
+            &[],
             triple_fault(),
         ),
         run(
             "L1 causes a VMX abort",
             "groups=hostile test=last-vmx-abort",
+            &[],
             triple_fault(),
         ),
     ])

@@ -40,12 +40,13 @@ impl Nested {
 
     /// VMWRITE as Linux uses it, as above.
     #[inline(always)]
-    pub(super) fn vmwrite_shortly<L: L1Vp>(&mut self, vp: &L) -> bool {
+    pub(super) fn vmwrite_shortly<L: L1Vp>(&mut self, vp: &mut L) -> bool {
         let info = vp.instruction_info();
         if !self.is_plain() || !info.is_register() || !is_64_bit_kernel(vp.code_rights()) {
             return false;
         }
-        let found = Place::find(vp.gpr(info.register2()));
+        let encoding = vp.gpr(info.register2());
+        let found = Place::find(encoding);
         let Some(place) = found.filter(|place| place.is_writable()) else {
             return false;
         };
@@ -54,6 +55,9 @@ impl Nested {
             value &= u64::from(AccessRights::DEFINED);
         }
         self.vmcs12.write_at(place, value);
+        if place.is_shadowed() {
+            self.mirror(vp, Field::from_encoding(encoding as u32), value);
+        }
         true
     }
 
@@ -130,6 +134,9 @@ impl Nested {
             value = self.vmcs12.read_at(place) & 0xffff_ffff | value << 32;
         }
         self.vmcs12.write_at(place, value);
+        if place.is_shadowed() {
+            self.mirror(vp, field.full(), value);
+        }
         Ok(Outcome::Done(VmResult::Succeed))
     }
 }

@@ -64,6 +64,7 @@ impl Nested {
             }
             self.vmcs12.set_clean(CleanFields::NONE);
             self.current = Current::Plain(region);
+            self.begin_shadowing(vp);
         }
         Ok(Outcome::Done(VmResult::Succeed))
     }

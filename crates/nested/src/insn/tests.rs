@@ -8,11 +8,12 @@ use vmx::{AccessRights, BasicExitReason as R, Field, VmInstructionError as E};
 
 use super::*;
 use crate::access::Unbacked;
-use crate::testing::{FakeMemory, LINUX, config};
+use crate::testing::{FakeMemory, FakeShadow, LINUX, config};
 use crate::vmcs12::{self, REVISION};
 
 mod moved;
 mod operands;
+mod shadowing;
 mod short;
 mod vp;
 

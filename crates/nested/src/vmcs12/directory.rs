@@ -6,14 +6,15 @@ use tlfs::evmcs::{self, CleanFields, Slot};
 use vmx::{Field, Kind};
 
 use super::{EXTENSION, is_withheld};
+use crate::shadow_vmcs;
 
 /// Where a field lies and what a store to it does, in one word: a trapped
 /// VMREAD or VMWRITE needs nothing else.
 ///
 /// Offset in bits 10:0, how much narrower than eight bytes the field is (in
 /// units of 16 bits) in 12:11, whether VMWRITE may store to it in 13, whether
-/// it is an access-rights field in 14, the clean bits that a store clears in
-/// 31:16.
+/// it is an access-rights field in 14, whether it is shadowed in 15, the clean
+/// bits that a store clears in 31:16.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Place(NonZeroU32);
@@ -21,6 +22,7 @@ pub struct Place(NonZeroU32);
 const OFFSET: u32 = 0x7fe;
 const WRITABLE: u32 = 1 << 13;
 const ACCESS_RIGHTS: u32 = 1 << 14;
+const SHADOWED: u32 = 1 << 15;
 
 impl Place {
     /// The place of the (whole) field in `slot`.
@@ -35,6 +37,9 @@ impl Place {
         }
         if is_rights {
             word |= ACCESS_RIGHTS;
+        }
+        if shadow_vmcs::is_shadowed(encoding) {
+            word |= SHADOWED;
         }
         word |= slot.group.dirtied().raw() << 16;
         match NonZeroU32::new(word) {
@@ -77,6 +82,12 @@ impl Place {
     #[inline(always)]
     pub const fn is_access_rights(self) -> bool {
         self.0.get() & ACCESS_RIGHTS != 0
+    }
+
+    /// Whether the shadow VMCS has the field, where there is one.
+    #[inline(always)]
+    pub const fn is_shadowed(self) -> bool {
+        self.0.get() & SHADOWED != 0
     }
 
     /// The clean bits that a store to the field clears.

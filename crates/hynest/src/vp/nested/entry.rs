@@ -51,7 +51,12 @@ impl Vp {
                     .logic
                     .prepare_enlightened(at, page, &memory, &context, &L1_REGISTERS)
             }
-            EntrySource::Plain => nested.logic.prepare_plain(&memory, &context, &L1_REGISTERS),
+            EntrySource::Plain => {
+                self.collect_shadow();
+                self.nested
+                    .logic
+                    .prepare_plain(&memory, &context, &L1_REGISTERS)
+            }
         };
         let reason = if is_launch {
             BasicExitReason::Vmlaunch
@@ -69,6 +74,7 @@ impl Vp {
             }
             Err(EntryFailure::Exit { violation, .. }) => {
                 self.log_refusal(&violation);
+                self.publish_exit();
                 self.return_to_l1_host(false);
             }
         }
@@ -262,6 +268,15 @@ impl Vp {
         self.return_to_l1_host(nmi);
     }
 
+    /// As [`Vp::finish_exit`], for a plain VMCS 12.
+    pub fn finish_plain_exit(&mut self, nmi: bool) {
+        if self.nested.logic.has_msr_lists() {
+            self.store_exit_msrs();
+        }
+        self.publish_exit();
+        self.return_to_l1_host(nmi);
+    }
+
     /// L1 goes on at its host state; VMCS 12 holds the exit already.
     pub fn return_to_l1_host(&mut self, nmi: bool) {
         self.load_vmcs01();
@@ -286,6 +301,7 @@ impl Vp {
             ExitReason::entry_failure(reason),
             qualification,
         );
+        self.publish_exit();
         self.return_to_l1_host(false);
     }
 }

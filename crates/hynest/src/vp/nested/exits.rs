@@ -92,7 +92,10 @@ impl Vp {
                 .nested
                 .logic
                 .reflect_enlightened(reason, &CurrentVmcs, page),
-            None => self.nested.logic.reflect_plain(reason, &CurrentVmcs),
+            None => {
+                self.nested.logic.reflect_plain(reason, &CurrentVmcs);
+                return self.finish_plain_exit(false);
+            }
         }
         // NMIs are kicks: L1's come by `leave_l2`.
         self.finish_exit(false);
@@ -103,6 +106,7 @@ impl Vp {
     fn failed_l2_entry(&mut self) {
         let page = page_of(&mut self.nested.page, self.nested.logic.current());
         let _ = self.nested.logic.reflect_failed_entry(&CurrentVmcs, page);
+        self.publish_exit();
         self.return_to_l1_host(false);
     }
 
@@ -185,7 +189,10 @@ impl Vp {
                 .nested
                 .logic
                 .reflect_enlightened_as(&CurrentVmcs, page, &info),
-            None => self.nested.logic.reflect_plain_as(&CurrentVmcs, &info),
+            None => {
+                self.nested.logic.reflect_plain_as(&CurrentVmcs, &info);
+                return self.finish_plain_exit(false);
+            }
         }
         self.finish_exit(false);
     }

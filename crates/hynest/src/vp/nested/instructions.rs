@@ -16,6 +16,7 @@ use super::super::paging::{self, data_privilege, page_fault};
 use super::super::vmcs::{read, write};
 use super::super::vmcs01::{CR0_MASK, CR4_OWNED};
 use super::super::{Registers, Vp};
+use super::shadow_vmcs::ShadowVmcs;
 use super::{L1Page, current_cpl, enlightened_vmcs, flush_vpid02};
 
 /// EFER.LMA.
@@ -28,6 +29,7 @@ struct View<'a> {
     registers: &'a mut Registers,
     memory: L1Memory,
     assist: Option<&'a L1Page>,
+    shadow: &'a mut Option<ShadowVmcs>,
 }
 
 impl Memory for View<'_> {
@@ -150,6 +152,13 @@ impl L1Vp for View<'_> {
     fn enlightened_vmcs(&self) -> Option<Gpa1> {
         self.assist.and_then(enlightened_vmcs)
     }
+
+    type Shadow = ShadowVmcs;
+
+    #[inline]
+    fn shadow_vmcs(&mut self) -> Option<&mut ShadowVmcs> {
+        self.shadow.as_mut()
+    }
 }
 
 impl Vp {
@@ -160,6 +169,7 @@ impl Vp {
             registers: &mut self.registers,
             memory: self.partition.memory,
             assist: self.nested.assist.as_ref(),
+            shadow: &mut self.nested.shadow,
         };
         let outcome = self.nested.logic.execute(&mut view, reason);
         match outcome {
@@ -196,6 +206,7 @@ impl Vp {
             registers: &mut self.registers,
             memory: self.partition.memory,
             assist: None,
+            shadow: &mut self.nested.shadow,
         };
         if self.nested.logic.invvpid_shortly(&view).is_none() {
             return false;

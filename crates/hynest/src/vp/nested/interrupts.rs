@@ -169,7 +169,10 @@ impl Vp {
                 .nested
                 .logic
                 .reflect_enlightened_as(&CurrentVmcs, page, &info),
-            None => self.nested.logic.reflect_plain_as(&CurrentVmcs, &info),
+            None => {
+                self.nested.logic.reflect_plain_as(&CurrentVmcs, &info);
+                return self.finish_plain_exit(nmi);
+            }
         }
         self.finish_exit(nmi);
     }

@@ -12,6 +12,7 @@ mod interrupts;
 mod msr_lists;
 mod pages;
 mod shadow;
+mod shadow_vmcs;
 mod space;
 mod vmcs02;
 
@@ -31,6 +32,7 @@ use vmx::{Field, PinControls, PrimaryControls};
 pub use audit::{audit_end, audit_entry};
 pub use pages::{CurrentVmcs, TableAccess, TableSource};
 pub use shadow::{Shadows, for_partition};
+pub use shadow_vmcs::Bitmaps as ShadowBitmaps;
 pub use space::NotPermitted;
 
 use super::Vp;
@@ -38,6 +40,7 @@ use super::partition::Partition;
 use super::vmcs::{read, write};
 use bitmap::Bitmap02;
 use pages::L1Page;
+use shadow_vmcs::ShadowVmcs;
 
 /// Where the APIC assist word lies in the VP assist page.
 const APIC_ASSIST: u16 = tlfs::page::assist::APIC_ASSIST as u16;
@@ -63,8 +66,10 @@ pub struct NestedVp {
     apic_assist: Option<L1Page>,
     /// The enlightened VMCS that L2 runs on or ran on last, mapped.
     page: Option<L1Page>,
-    /// VMCS 02 is current rather than VMCS 01.
+    /// VMCS 02 is current rather than VMCS 01; or the shadow VMCS, at the end of an exit to L1.
     is_02_current: bool,
+    /// Where hardware shadows plain VMCSs for L1.
+    shadow: Option<ShadowVmcs>,
     /// The windows that L0 wants in VMCS 02 beside L1's.
     windows: PrimaryControls,
     /// Log lines that the guests may still cause: it is they who decide how many there would be.
@@ -98,12 +103,20 @@ impl NestedVp {
             apic_assist: None,
             page: None,
             is_02_current: false,
+            shadow: None,
             windows: PrimaryControls::empty(),
             lines_to_log: 16,
             is_tsc_stale: false,
             leave_at_once: false,
             audit: partition.is_audited.then(audit::Audit::new),
         }
+    }
+
+    /// Has hardware shadow plain VMCSs, if it is to. VMCS 01 is current.
+    pub fn set_up_shadowing(&mut self, partition: &Partition, vmcs01: Spa) {
+        self.shadow = partition
+            .shadow_bitmaps
+            .map(|bitmaps| ShadowVmcs::new(&bitmaps, &partition.capabilities, vmcs01));
     }
 
     /// Whether L2 runs rather than L1.
@@ -281,7 +294,7 @@ fn flush_vpid02() {
 
 #[inline(always)]
 fn load(vmcs: &Spa) {
-    // SAFETY: both VMCSs of a VP are its processor's own, with the revision, and active nowhere
+    // SAFETY: the VMCSs of a VP are its processor's own, with the revision, and active nowhere
     // else.
     unsafe { vt::vmptrld_known(vmcs) }
 }

@@ -35,6 +35,20 @@ impl Vmcs for CurrentVmcs {
         // array has the word.
         unsafe { instructions::vmwrite_from::<INDEX>(field, values.as_ptr()) }
     }
+
+    #[inline(always)]
+    fn read_into_page<const OFFSET: u16>(&self, field: Field, page: &mut [u8; 4096]) {
+        const { assert!(OFFSET as u64 + 8 <= PAGE_SIZE) }
+        // SAFETY: as above; the page has eight bytes from the offset on.
+        unsafe { instructions::vmread_to::<OFFSET>(field, page.as_mut_ptr()) }
+    }
+
+    #[inline(always)]
+    fn write_from_page<const OFFSET: u16>(&mut self, field: Field, page: &[u8; 4096]) {
+        const { assert!(OFFSET as u64 + 8 <= PAGE_SIZE) }
+        // SAFETY: as above.
+        unsafe { instructions::vmwrite_from_page::<OFFSET>(field, page.as_ptr()) }
+    }
 }
 
 /// A 4 KiB page of L1's memory, which L1 may change at any moment.

@@ -16,6 +16,7 @@ pub struct Vp {
     pub info: InstructionInfo,
     pub displacement: u64,
     pub enlightened: Option<Gpa1>,
+    pub shadow: Option<FakeShadow>,
 }
 
 /// Where the tests' memory operand lies.
@@ -46,6 +47,7 @@ impl Vp {
             info: InstructionInfo::from_raw(3 << 28 | 1 << 27 | 1 << 22 | 3 << 15 | 2 << 7),
             displacement: OPERAND,
             enlightened: None,
+            shadow: None,
         };
         for region in [VMXON_REGION, REGION, OTHER] {
             vp.poke(region, &REVISION.to_le_bytes());
@@ -173,5 +175,11 @@ impl L1Vp for Vp {
 
     fn enlightened_vmcs(&self) -> Option<Gpa1> {
         self.enlightened
+    }
+
+    type Shadow = FakeShadow;
+
+    fn shadow_vmcs(&mut self) -> Option<&mut FakeShadow> {
+        self.shadow.as_mut()
     }
 }
