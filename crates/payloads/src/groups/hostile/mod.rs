@@ -8,6 +8,7 @@ mod enlightened;
 mod interrupts;
 mod plain;
 mod registers;
+mod switching;
 
 use ::vmx::BasicExitReason as Reason;
 
@@ -46,6 +47,10 @@ pub const GROUP: Group = Group {
         Test {
             name: "freed-vmcs",
             run: plain::freed_vmcs,
+        },
+        Test {
+            name: "fields-stay",
+            run: switching::fields_stay,
         },
         Test {
             name: "random-evmcs",
