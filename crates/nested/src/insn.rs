@@ -174,12 +174,6 @@ impl Nested {
     #[inline]
     pub fn execute<L: L1Vp>(&mut self, vp: &mut L, reason: BasicExitReason) -> Outcome {
         let result = match reason {
-            BasicExitReason::Vmread if self.vmread_shortly(vp) => {
-                return Outcome::Done(VmResult::Succeed);
-            }
-            BasicExitReason::Vmwrite if self.vmwrite_shortly(vp) => {
-                return Outcome::Done(VmResult::Succeed);
-            }
             BasicExitReason::Vmresume => self.enter(vp, false),
             BasicExitReason::Vmlaunch => self.enter(vp, true),
             _ => self.execute_other(vp, reason),

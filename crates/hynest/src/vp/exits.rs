@@ -71,6 +71,26 @@ extern "C" fn resume_lightly(vp: &mut Vp, reason: ExitReason) {
 /// An exit of L1 that is not a step of an L2 round trip.
 #[inline(never)]
 extern "C" fn other_l1_exit(vp: &mut Vp, reason: ExitReason) {
+    if reason == ExitReason::new(BasicExitReason::Vmread)
+        || reason == ExitReason::new(BasicExitReason::Vmwrite)
+    {
+        return l1_field_access(vp, reason);
+    }
+    l1_exit_in_full(vp, reason)
+}
+
+/// VMREAD or VMWRITE of L1: nearly all of the exits of one with a plain VMCS that hardware does not
+/// shadow.
+#[inline(never)]
+extern "C" fn l1_field_access(vp: &mut Vp, reason: ExitReason) {
+    if vp.access_field(reason) {
+        return vp.prepare_l1_entry();
+    }
+    l1_exit_in_full(vp, reason)
+}
+
+#[inline(never)]
+extern "C" fn l1_exit_in_full(vp: &mut Vp, reason: ExitReason) {
     vp.l1_exit(reason);
     vp.prepare_entry()
 }

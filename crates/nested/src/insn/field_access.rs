@@ -3,7 +3,7 @@
 //! A plain L1 executes dozens of them for each run of its guest, nearly all in
 //! 64-bit mode between registers: those take a short way.
 
-use vmx::{AccessRights, Field, VmInstructionError as E};
+use vmx::{AccessRights, BasicExitReason, Field, VmInstructionError as E};
 
 use super::{L1Vp, Outcome, Step, VmResult};
 use crate::state::{Current, Nested};
@@ -23,10 +23,20 @@ const fn is_64_bit_kernel(code: AccessRights) -> bool {
 }
 
 impl Nested {
-    /// VMREAD as Linux uses it. `false` when it is another case, or none that
-    /// succeeds: nothing has happened then.
+    /// VMREAD or VMWRITE as Linux uses them, which then succeed. `false` when
+    /// it is another case, or one that fails: nothing has happened then, and
+    /// [`Nested::execute`] knows what to do.
     #[inline(always)]
-    pub(super) fn vmread_shortly<L: L1Vp>(&self, vp: &mut L) -> bool {
+    pub fn access_shortly<L: L1Vp>(&mut self, vp: &mut L, reason: BasicExitReason) -> bool {
+        match reason {
+            BasicExitReason::Vmread => self.vmread_shortly(vp),
+            BasicExitReason::Vmwrite => self.vmwrite_shortly(vp),
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
+    fn vmread_shortly<L: L1Vp>(&self, vp: &mut L) -> bool {
         let info = vp.instruction_info();
         if !self.is_plain() || !info.is_register() || !is_64_bit_kernel(vp.code_rights()) {
             return false;
@@ -38,9 +48,8 @@ impl Nested {
         true
     }
 
-    /// VMWRITE as Linux uses it, as above.
     #[inline(always)]
-    pub(super) fn vmwrite_shortly<L: L1Vp>(&mut self, vp: &mut L) -> bool {
+    fn vmwrite_shortly<L: L1Vp>(&mut self, vp: &mut L) -> bool {
         let info = vp.instruction_info();
         if !self.is_plain() || !info.is_register() || !is_64_bit_kernel(vp.code_rights()) {
             return false;

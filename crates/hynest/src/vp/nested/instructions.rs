@@ -8,7 +8,8 @@ use nested::insn::{Fault, L1Vp, Outcome, Segment, VmResult};
 use platform::counters::Counter;
 use platform::paging::{AccessError, PageFault, translate_kernel_read};
 use vmx::{
-    AccessRights, BasicExitReason, Field, InstructionInfo, Interruptibility, SegmentRegister,
+    AccessRights, BasicExitReason, ExitReason, Field, InstructionInfo, Interruptibility,
+    SegmentRegister,
 };
 
 use super::super::memory::L1Memory;
@@ -162,6 +163,31 @@ impl L1Vp for View<'_> {
 }
 
 impl Vp {
+    /// VMREAD or VMWRITE of L1, if it is of the form that Linux uses and succeeds. Returns whether it
+    /// has been executed.
+    #[inline(always)]
+    pub fn access_field(&mut self, reason: ExitReason) -> bool {
+        let is_write = reason == ExitReason::new(BasicExitReason::Vmwrite);
+        let (basic, counter) = match is_write {
+            true => (BasicExitReason::Vmwrite, Counter::Vmwrites),
+            false => (BasicExitReason::Vmread, Counter::Vmreads),
+        };
+        let mut view = View {
+            registers: &mut self.registers,
+            memory: self.partition.memory,
+            assist: self.nested.assist.as_ref(),
+            shadow: &mut self.nested.shadow,
+        };
+        if !self.nested.logic.access_shortly(&mut view, basic) {
+            return false;
+        }
+        self.count(counter);
+        let flags = VmResult::Succeed.flags(read(Field::GUEST_RFLAGS));
+        write(Field::GUEST_RFLAGS, flags);
+        self.advance();
+        true
+    }
+
     /// A VMX instruction of L1 that exited.
     #[inline]
     pub fn vmx_instruction_exit(&mut self, reason: BasicExitReason) {

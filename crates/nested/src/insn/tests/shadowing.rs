@@ -59,7 +59,11 @@ impl Machine {
         }
         self.exits += 1;
         self.vp.with_registers(value, encoding.into());
-        let outcome = self.nested.execute(&mut self.vp, reason);
+        let outcome = if self.nested.access_shortly(&mut self.vp, reason) {
+            SUCCEED
+        } else {
+            self.nested.execute(&mut self.vp, reason)
+        };
         (outcome, self.vp.gprs[0])
     }
 

@@ -15,8 +15,17 @@ fn outcome(
     let mut vp = Vp::new();
     vp.conforming = conforming;
     vp.with_registers(rax, rbx);
-    let outcome = nested.execute(&mut vp, reason);
+    let outcome = execute(&mut nested, &mut vp, reason);
     (nested, [vp.gprs[0], vp.gprs[3]], outcome)
+}
+
+/// An instruction by whichever way it takes.
+fn execute(nested: &mut Nested, vp: &mut Vp, reason: R) -> Outcome {
+    if nested.access_shortly(vp, reason) {
+        SUCCEED
+    } else {
+        nested.execute(vp, reason)
+    }
 }
 
 fn assert_same_both_ways(nested: &Nested, reason: R, rax: u64, rbx: u64) {
@@ -58,8 +67,8 @@ fn only_for_ring_0() {
         vp.with_registers(0, Field::GUEST_RIP.encoding().into());
         vp.cpl = 3;
         vp.conforming = conforming;
-        assert_eq!(nested.execute(&mut vp, R::Vmread), GP);
-        assert_eq!(nested.execute(&mut vp, R::Vmwrite), GP);
+        assert_eq!(execute(&mut nested, &mut vp, R::Vmread), GP);
+        assert_eq!(execute(&mut nested, &mut vp, R::Vmwrite), GP);
     }
 }
 
