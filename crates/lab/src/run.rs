@@ -47,7 +47,6 @@ pub fn run(paths: &Paths, scenario: &Scenario, view: &View) -> Result<Summary> {
     scenario.memory_mib()?;
     scenario.cpus()?;
     scenario.enlightenments()?;
-    scenario.tsc_rate_changes()?;
     for file in [
         &scenario.kernel,
         &scenario.initrd,
@@ -138,13 +137,10 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         VmcsShadowing::Auto => "",
         VmcsShadowing::Off => " vmcs-shadowing=off",
     };
-    let mut command_line = format!(
+    let command_line = format!(
         "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={INSTRUCTIONS_PER_SECOND} \
          enlightenments={enlightenments}{audit}{shadowing}"
     );
-    if let Some(changes) = scenario.tsc_rate_changes()? {
-        command_line += &format!(" tsc_rate_change={changes}");
-    }
     let disk = dir.path().join("disk.img");
     let content = Content {
         image: &boot.image,

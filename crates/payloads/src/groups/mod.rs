@@ -9,7 +9,6 @@ mod exits;
 mod hostile;
 mod hypercalls;
 mod platform;
-mod time;
 mod vmx;
 
 use crate::rt::harness::Group;
@@ -25,6 +24,5 @@ pub const ALL: &[Group] = &[
     clean_fields::GROUP,
     hypercalls::GROUP,
     hostile::GROUP,
-    time::GROUP,
     audit::GROUP,
 ];

@@ -209,7 +209,7 @@ impl Vp {
     }
 
     #[cold]
-    pub(super) fn merge_msr_bitmap(&mut self) {
+    fn merge_msr_bitmap(&mut self) {
         self.count(Counter::MsrBitmapMerges);
         let page = self
             .nested
@@ -228,7 +228,7 @@ impl Vp {
         };
         self.nested
             .bitmap
-            .merge(&self.msr_interception().filter, page.as_ref(), &x2apic);
+            .merge(&self.partition.msr_filter, page.as_ref(), &x2apic);
     }
 
     /// L1 uses no EPT for L2: L2's physical addresses are L1's.
