@@ -167,7 +167,6 @@ impl Nested {
     fn leave<V: Vmcs>(&mut self, vmcs02: &V) -> Leaving {
         self.carry_out(vmcs02);
         self.in_l2 = false;
-        self.entry_in_flight = false;
         let event = InterruptionInfo::from_raw(get!(self.vmcs12, ENTRY_INTERRUPTION_INFO) as u32);
         if event.is_valid() {
             clear_event(&mut self.vmcs12);

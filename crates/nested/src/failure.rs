@@ -71,7 +71,6 @@ impl Nested {
     ) {
         self.entry_failed = true;
         self.in_l2 = false;
-        self.entry_in_flight = false;
         self.l2_halted = false;
         self.store_failure(page, reason, qualification);
         // Hardware may have changed nothing, but an event it did not inject
@@ -86,7 +85,6 @@ impl Nested {
     pub fn refuse_entry<P: Page>(&mut self, page: Option<&mut P>) -> VmInstructionError {
         let error = VmInstructionError::EntryInvalidControls;
         self.in_l2 = false;
-        self.entry_in_flight = false;
         self.l2_halted = false;
         self.store_error(page, error);
         self.forget();

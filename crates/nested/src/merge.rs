@@ -99,7 +99,6 @@ impl Nested {
         self.merge_carried(vmcs02, groups, carry, &mut merged);
         self.find_steady();
         self.in_l2 = true;
-        self.entry_in_flight = true;
         merged
     }
 

@@ -239,7 +239,6 @@ fn enter(scene: &mut Scene, l2: &L2) -> Result<bool, EntryFailure> {
 }
 
 fn leave(scene: &mut Scene, l2: &L2, halted: bool) {
-    scene.nested.note_exit();
     if halted {
         let reason = vmx::ExitReason::from_raw(1);
         scene

@@ -87,7 +87,6 @@ pub struct Nested {
     /// L2 is in the HLT activity state, and waits in L0.
     pub(crate) l2_halted: bool,
     pub(crate) in_l2: bool,
-    pub(crate) entry_in_flight: bool,
 }
 
 impl Nested {
@@ -111,7 +110,6 @@ impl Nested {
             steady: None,
             l2_halted: false,
             in_l2: false,
-            entry_in_flight: false,
         }
     }
 
@@ -133,21 +131,6 @@ impl Nested {
     #[inline]
     pub fn in_l2(&self) -> bool {
         self.in_l2
-    }
-
-    /// Whether the entry that L1 asked for has not happened yet: until
-    /// hardware left VMCS 02 once, no exit to L1 may be made up, because the
-    /// event that L1 injects must reach L2 first.
-    #[inline]
-    pub fn entry_in_flight(&self) -> bool {
-        self.entry_in_flight
-    }
-
-    /// Notes that hardware ran VMCS 02 and left it. Call at every exit of
-    /// VMCS 02 that is not a failed entry.
-    #[inline]
-    pub fn note_exit(&mut self) {
-        self.entry_in_flight = false;
     }
 
     /// The current VMCS.

@@ -129,7 +129,6 @@ impl Nested {
             crate::exit::clear_event(&mut self.vmcs12);
         }
         self.in_l2 = false;
-        self.entry_in_flight = false;
         load_01();
         self.host.store(vmcs01);
         self.host.store_msrs(vmcs01);
@@ -279,7 +278,6 @@ impl Nested {
             vmcs02.write(Field::TPR_THRESHOLD, threshold);
         }
         self.in_l2 = true;
-        self.entry_in_flight = true;
     }
 }
 

@@ -422,7 +422,6 @@ impl Scene {
     /// Reflects a hardware exit for `reason` to L1.
     pub fn exit(&mut self, reason: u64) {
         self.vmcs02.set(Field::EXIT_REASON, reason);
-        self.nested.note_exit();
         let reason = self.reason();
         self.nested
             .reflect_enlightened(reason, &self.vmcs02, &mut self.page);

@@ -20,15 +20,14 @@ impl nested::reflect::Registers for Registers {
 }
 
 impl Vp {
-    /// An exit of L2, whose VMCS is current, but for VMCALL and EPT violations. Returns the reason by which it is to be reflected as it
-    /// stands; it has been answered otherwise.
+    /// An exit of L2, whose VMCS is current, but for VMCALL and EPT violations. Returns the reason
+    /// by which it is to be reflected as it stands; it has been answered otherwise.
     #[inline]
     pub fn l2_exit(&mut self, reason: ExitReason) -> Option<ExitReason> {
         if reason.is_entry_failure() {
             self.failed_l2_entry();
             return None;
         }
-        self.nested.logic.note_exit();
         let owner = self.nested.logic.owner(
             &CurrentVmcs,
             reason,
@@ -49,7 +48,6 @@ impl Vp {
     /// VMCALL of L2. Returns whether L0 has answered it; it is L1's otherwise.
     #[inline]
     pub fn l2_vmcall(&mut self) -> bool {
-        self.nested.logic.note_exit();
         let answered = self.direct_flush();
         self.count(if answered {
             Counter::DirectFlushes
@@ -141,7 +139,6 @@ impl Vp {
     /// An EPT violation or misconfiguration of L2. Returns the reason by which L1 is to see it, where
     /// hardware has described it so; it has been answered otherwise.
     pub fn l2_ept_exit(&mut self, basic: BasicExitReason) -> Option<ExitReason> {
-        self.nested.logic.note_exit();
         if self.nested.view.attachment().is_none() {
             // L1 gives L2 no EPT: the violation is EPT 01's, at an address of L1's devices.
             self.mmio_exit();

@@ -90,7 +90,6 @@ impl Machine {
             let carry = nested.carry_in(&self.vmcs01);
             let merged = nested.merge(&mut self.vmcs02, &policy(), &carry, &self.vp.memory);
             groups = u64::from(merged.groups.bits());
-            nested.note_exit();
             for (field, value) in &l2.leaves {
                 self.vmcs02.set(*field, *value);
             }
