@@ -197,6 +197,10 @@ impl Nested {
     /// with, though its group may be clean then.
     #[inline(always)]
     fn follow(&mut self, state: Followed) {
+        if !state.entry.contains(EntryControls::IA32E_MODE_GUEST) {
+            // The short way takes L2's mode for the one that the page says.
+            self.steady = None;
+        }
         put!(self.vmcs12, ENTRY_CONTROLS, state.entry.bits().into());
         put!(self.vmcs12, GUEST_CR0, state.cr0);
         put!(self.vmcs12, GUEST_SS_ACCESS_RIGHTS, state.stack);

@@ -16,7 +16,7 @@ use crate::testing::*;
 use crate::{EntryFailure, ExitInfo, vmcs12};
 
 /// Fields that L1 may store to.
-fn fields() -> Vec<Field> {
+pub(crate) fn fields() -> Vec<Field> {
     TABLE
         .iter()
         .filter(|slot| slot.group != Group::ExitInfo)
@@ -53,18 +53,18 @@ enum Step {
 
 /// What L2 does before it leaves.
 #[derive(Clone, Debug)]
-struct L2 {
-    reason: u64,
+pub(crate) struct L2 {
+    pub(crate) reason: u64,
     writes: Vec<(usize, u64)>,
     rflags: u64,
     interruptibility: u64,
     debug: u64,
     pat: u64,
     /// Leaves or enters IA-32e mode.
-    switches: bool,
+    pub(crate) switches: bool,
 }
 
-fn bits() -> impl Strategy<Value = u64> {
+pub(crate) fn bits() -> impl Strategy<Value = u64> {
     prop_oneof![
         4 => Just(0u64),
         4 => (0u32..64).prop_map(|bit| 1 << bit),
@@ -73,7 +73,7 @@ fn bits() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn l2() -> impl Strategy<Value = L2> {
+pub(crate) fn l2() -> impl Strategy<Value = L2> {
     (
         prop::sample::select(std::vec![0u64, 1, 10, 12, 18, 30, 48]),
         prop::collection::vec((0..FREE.len(), 0u64..0x1_0000), 0..4),
@@ -155,7 +155,7 @@ fn relevant(scene: &Scene, field: Field) -> u64 {
     }
 }
 
-fn assert_same_l2(a: &Scene, b: &Scene) -> Result<(), TestCaseError> {
+pub(crate) fn assert_same_l2(a: &Scene, b: &Scene) -> Result<(), TestCaseError> {
     for field in Field::ALL {
         let bits = relevant(b, *field);
         prop_assert_eq!(
@@ -168,7 +168,7 @@ fn assert_same_l2(a: &Scene, b: &Scene) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn assert_same_l1(a: &Scene, b: &Scene) -> Result<(), TestCaseError> {
+pub(crate) fn assert_same_l1(a: &Scene, b: &Scene) -> Result<(), TestCaseError> {
     for offset in (0..0x400).step_by(4).filter(|o| *o != CLEAN_FIELDS) {
         let words = (a.page.read_u32(offset), b.page.read_u32(offset));
         prop_assert_eq!(words.0, words.1, "at {:#x}", offset);
@@ -181,7 +181,7 @@ fn assert_same_l1(a: &Scene, b: &Scene) -> Result<(), TestCaseError> {
 }
 
 /// L2 runs on hardware: what the exit saves in VMCS 02.
-fn run(scene: &mut Scene, l2: &L2) {
+pub(crate) fn run(scene: &mut Scene, l2: &L2) {
     for (n, value) in &l2.writes {
         scene.vmcs02.set(FREE[*n], *value);
     }
@@ -208,25 +208,34 @@ fn run(scene: &mut Scene, l2: &L2) {
     scene
         .vmcs02
         .set(Field::GUEST_PENDING_DEBUG_EXCEPTIONS, debug);
+}
+
+/// Whether EFER goes with L2's mode from an exit to the next entry.
+fn keeps_mode(scene: &Scene) -> bool {
     let loads = EntryControls::LOAD_EFER;
-    let keeps =
-        exit.contains(ExitControls::SAVE_EFER) || !scene.nested.entry_controls().contains(loads);
-    let unrestricted = SecondaryControls::UNRESTRICTED_GUEST;
-    if l2.switches && keeps && scene.nested.secondary_controls().contains(unrestricted) {
-        let long = u64::from(EntryControls::IA32E_MODE_GUEST.bits());
-        let was_long = scene.vmcs02.peek(Field::ENTRY_CONTROLS) & long != 0;
-        for (field, bits) in [
-            (Field::ENTRY_CONTROLS, long),
-            (Field::GUEST_CR0, CR0_PG),
-            (Field::GUEST_EFER, EFER_LMA),
-        ] {
-            let old = scene.vmcs02.peek(field);
-            let new = if was_long { old & !bits } else { old | bits };
-            scene.vmcs02.set(field, new);
-        }
-        let cr4 = scene.vmcs02.peek(Field::GUEST_CR4);
-        scene.vmcs02.set(Field::GUEST_CR4, cr4 | CR4_PAE);
+    let nested = &scene.nested;
+    (nested.exit_controls().contains(ExitControls::SAVE_EFER)
+        || !nested.entry_controls().contains(loads))
+        && nested
+            .secondary_controls()
+            .contains(SecondaryControls::UNRESTRICTED_GUEST)
+}
+
+/// L2 leaves or enters IA-32e mode.
+pub(crate) fn switch_mode(scene: &mut Scene) {
+    let long = u64::from(EntryControls::IA32E_MODE_GUEST.bits());
+    let was_long = scene.vmcs02.peek(Field::ENTRY_CONTROLS) & long != 0;
+    for (field, bits) in [
+        (Field::ENTRY_CONTROLS, long),
+        (Field::GUEST_CR0, CR0_PG),
+        (Field::GUEST_EFER, EFER_LMA),
+    ] {
+        let old = scene.vmcs02.peek(field);
+        let new = if was_long { old & !bits } else { old | bits };
+        scene.vmcs02.set(field, new);
     }
+    let cr4 = scene.vmcs02.peek(Field::GUEST_CR4);
+    scene.vmcs02.set(Field::GUEST_CR4, cr4 | CR4_PAE);
 }
 
 fn enter(scene: &mut Scene, l2: &L2) -> Result<bool, EntryFailure> {
@@ -234,6 +243,9 @@ fn enter(scene: &mut Scene, l2: &L2) -> Result<bool, EntryFailure> {
     let merged = scene.merge();
     if !merged.halt {
         run(scene, l2);
+        if l2.switches && keeps_mode(scene) {
+            switch_mode(scene);
+        }
     }
     Ok(merged.halt)
 }

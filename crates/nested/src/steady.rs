@@ -4,8 +4,8 @@
 //! same, all of its groups are clean, and nothing that the hardware does not
 //! switch by itself has to be carried from one side to the other. Whether that
 //! is so depends on VMCS 12 alone, so it is decided when VMCS 12 is merged
-//! ([`Nested::find_steady`]) and remembered until something of it changes. What
-//! is left then is straight-line code; it does what [`Nested::reflect_enlightened`],
+//! ([`Nested::find_steady`]) and remembered until something of it changes, be it
+//! by L1, by L2, which leaves long mode, or by L0. What is left then is straight-line code; it does what [`Nested::reflect_enlightened`],
 //! [`Nested::load_host`], [`Nested::prepare_enlightened`] and [`Nested::merge`]
 //! would do in that case, which the tests hold it to.
 //!
@@ -83,12 +83,6 @@ impl Nested {
         self.steady = is_steady.then_some(at);
     }
 
-    /// Whether exits and entries go the short way now.
-    #[inline(always)]
-    pub fn is_steady(&self) -> bool {
-        self.steady.is_some()
-    }
-
     /// Reflects the last exit of VMCS 02 with its `reason` (see [`Nested::reflect_enlightened`]) and loads L1's host state, if
     /// that can go the short way; does nothing and returns `false` where it cannot.
     ///
@@ -149,11 +143,12 @@ impl Nested {
         load_02: impl FnOnce(),
         vmcs02: &mut V,
     ) -> Resume {
-        let rip = match self.resumes(at, page, vmcs01) {
-            Some((CleanFields::ALL, rip)) => rip,
-            Some(_) => return Resume::Dirty,
-            None => return Resume::InFull,
+        let Some((clean, rip)) = self.resumes(at, page, vmcs01) else {
+            return Resume::InFull;
         };
+        if !clean.contains(CleanFields::ALL) {
+            return Resume::Dirty;
+        }
         load_02();
         self.enter_steady(rip, page, vmcs02);
         Resume::Entered
@@ -176,7 +171,13 @@ impl Nested {
         };
         let dirty = Dirty::from_clean(clean);
         if !dirty.is_empty() {
+            if !LIGHT.contains(dirty) || !ungrouped_stay(&self.vmcs12, page) {
+                return false;
+            }
             if !self.take_lightly(dirty, page) {
+                // The long way must not take for clean what was copied and found wanting, though
+                // L1 may declare it so by then.
+                self.stale = self.stale.union(dirty);
                 return false;
             }
             page.write_u32(evmcs::CLEAN_FIELDS, clean.union(CleanFields::ALL).raw());
@@ -206,8 +207,7 @@ impl Nested {
         if self.steady != Some(at) || page.read_u32(evmcs::REVISION) != evmcs::VERSION {
             return None;
         }
-        let clean =
-            CleanFields::from_raw(page.read_u32(evmcs::CLEAN_FIELDS) & CleanFields::ALL.raw());
+        let clean = CleanFields::from_raw(page.read_u32(evmcs::CLEAN_FIELDS));
         let rip = get!(*page, GUEST_RIP);
         if !checks::is_canonical(rip) {
             return None;
@@ -228,15 +228,12 @@ impl Nested {
     }
 
     /// Copies the groups in `dirty` from L1's page and checks them. `false` where it takes the long
-    /// way, which reads them again: they stay dirty in the page.
+    /// way, which is to read them again.
     fn take_lightly<P: Page>(&mut self, dirty: Dirty, page: &P) -> bool {
         macro_rules! copy {
             (; $($field:ident),*) => {
                 $(put!(self.vmcs12, $field, get!(*page, $field));)*
             };
-        }
-        if !LIGHT.contains(dirty) || !ungrouped_stay(&self.vmcs12, page) {
-            return false;
         }
         if dirty.intersects(Dirty::HOST_POINTER) {
             for_host_pointer!(copy!());

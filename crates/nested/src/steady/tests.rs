@@ -10,7 +10,11 @@ use super::{Resume, UNGROUPED_WORDS};
 use crate::access::Page;
 use crate::reflect::{ALWAYS_L1, Owner, Registers};
 use crate::testing::*;
+use crate::vmcs12::put;
 use crate::{HOST_FIELDS, vmcs12};
+
+mod histories;
+mod races;
 
 /// What [`LINUX`] lacks to be steady: an exit that loads EFER and saves neither
 /// it nor PAT, and the MSR-bitmap enlightenment.
@@ -24,11 +28,15 @@ fn steady_scene() -> Scene {
     scene.merge();
     scene.vmcs01.set(Field::GUEST_CS_ACCESS_RIGHTS, 0xa09b);
     scene.reset();
-    assert!(scene.nested.is_steady());
+    assert!(scene.is_steady());
     scene
 }
 
 impl Scene {
+    fn is_steady(&self) -> bool {
+        self.nested.steady.is_some()
+    }
+
     fn reflect_shortly(&mut self, reason: u32) -> bool {
         // One object stands for whichever VMCS is current in the image; here they are two.
         self.vmcs02.set(Field::EXIT_REASON, reason.into());
@@ -306,7 +314,7 @@ fn what_changes_ends_the_steady_state() {
         }
         scene.prepare(&RESUME).unwrap();
         scene.merge();
-        assert_eq!(scene.nested.is_steady(), *again, "{name}");
+        assert_eq!(scene.is_steady(), *again, "{name}");
     }
 }
 
@@ -357,7 +365,7 @@ fn a_controls_word_that_needs_more_is_not_steady() {
             .prepare(&RESUME)
             .unwrap_or_else(|e| panic!("{field:?}: {e:?}"));
         scene.merge();
-        assert!(!scene.nested.is_steady(), "{field:?} = {value:#x}");
+        assert!(!scene.is_steady(), "{field:?} = {value:#x}");
     }
 }
 
@@ -423,5 +431,3 @@ fn what_is_always_l1s_is_so_whatever_the_controls() {
     // VMCALL has to be looked at.
     assert_eq!(ALWAYS_L1 >> 18 & 1, 0);
 }
-
-use crate::vmcs12::put;
