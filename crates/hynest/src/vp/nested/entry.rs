@@ -65,7 +65,11 @@ impl Vp {
         };
         match prepared {
             Ok(()) => self.enter_l2(),
-            Err(EntryFailure::Invalid) => self.end_instruction(reason, VmResult::FailInvalid),
+            Err(EntryFailure::Invalid) => {
+                // It need not be the page of the enlightened VMCS that is current and stays so.
+                self.nested.page = None;
+                self.end_instruction(reason, VmResult::FailInvalid);
+            }
             Err(EntryFailure::Valid(error, violation)) => {
                 if let Some(violation) = violation {
                     self.log_refusal(&violation);

@@ -61,6 +61,33 @@ pub fn revision(check: &Check) {
     check.equal("version 1", l2.enter(true), RUNS);
 }
 
+/// One that is refused takes nothing from the one that was entered before.
+pub fn refused_page(check: &Check) {
+    let code = code!("2: inc rbx", "vmcall", "jmp 2b");
+    let mut l2 = L2::new(code);
+    let mut refused = L2::new(code);
+    check.equal("runs", l2.enter(true), RUNS);
+    l2.skip_instruction();
+    memory::write(refused.page, 2u32);
+    check.equal(
+        "another version",
+        refused.enter(false),
+        Outcome::FailInvalid,
+    );
+    check.equal("resumed", l2.enter(false), RUNS);
+    l2.skip_instruction();
+    check.equal(
+        "another version",
+        refused.enter(false),
+        Outcome::FailInvalid,
+    );
+    memory::write(refused.page, 1u32);
+    check.equal("resumed again", l2.enter(false), RUNS);
+    check.equal("its counter", l2.registers[reg::RBX], 3);
+    check.equal("version 1", refused.enter(false), RUNS);
+    check.equal("its own counter", refused.registers[reg::RBX], 1);
+}
+
 /// Pointers that lead nowhere.
 pub fn pointer(check: &Check) {
     let mut l2 = L2::new(code!("2: vmcall", "jmp 2b"));

@@ -24,6 +24,10 @@ pub const GROUP: Group = Group {
             run: |c| offered(c, entry::revision),
         },
         Test {
+            name: "refused-page",
+            run: |c| offered(c, entry::refused_page),
+        },
+        Test {
             name: "pointer",
             run: |c| offered(c, entry::pointer),
         },
