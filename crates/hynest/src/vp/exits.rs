@@ -236,7 +236,7 @@ impl Vp {
         } else {
             self.settle_l1_translations();
         }
-        if self.nested.leaves_at_once() {
+        if self.nested.take_leave_at_once() {
             write(Field::VMX_PREEMPTION_TIMER_VALUE, 0);
         } else {
             self.arm_timer();

@@ -258,6 +258,7 @@ impl Vp {
         let page = page_of(&mut self.nested.page, self.nested.logic.current());
         let error: VmInstructionError = self.nested.logic.refuse_entry(page);
         self.load_vmcs01();
+        self.attend_if_needed();
         // Its length was the VMLAUNCH's or VMRESUME's that exited: VMCS 01 still has it.
         self.end_instruction(BasicExitReason::Vmresume, VmResult::FailValid(error));
         true
@@ -290,7 +291,6 @@ impl Vp {
         if self.nested.logic.has_msr_lists() {
             self.load_exit_msrs();
         }
-        self.nested.leave_at_once = false;
         // L1's RFLAGS.IF is clear now: what waits for it needs a window.
         self.attend_if_needed();
     }

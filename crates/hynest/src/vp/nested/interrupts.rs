@@ -38,7 +38,6 @@ impl Vp {
                 self.sleep_while_idle();
             }
         }
-        self.nested.leave_at_once = false;
         let waits = self.nmi_pending || self.init_pending || self.apic.pending().is_some();
         if !waits {
             return self.set_l0_windows(PrimaryControls::empty());

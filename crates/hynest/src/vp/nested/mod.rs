@@ -141,10 +141,10 @@ impl NestedVp {
         self.view.is_stale()
     }
 
-    /// Whether this run of L2 is to end before its first instruction.
+    /// Whether the run of L2 that begins now is to end before its first instruction.
     #[inline(always)]
-    pub fn leaves_at_once(&self) -> bool {
-        self.leave_at_once && self.logic.in_l2()
+    pub fn take_leave_at_once(&mut self) -> bool {
+        core::mem::take(&mut self.leave_at_once)
     }
 
     /// The VP assist page has moved.
