@@ -79,7 +79,7 @@ counters! {
     ShadowFills = "shadow-fills",
     /// MSR bitmap merges done at nested entries.
     MsrBitmapMerges = "msr-bitmap-merges",
-    /// Fields of VMCS 12 copied into VMCS 02 at nested entries.
+    /// Fields of VMCS 12 copied into VMCS 02 at nested entries that go the long way.
     MergedFields = "merged-fields",
     /// Interrupts injected into L1.
     Interrupts = "interrupts",
