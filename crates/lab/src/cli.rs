@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use hyperv::enlightenments::Set;
 
-use crate::exit;
 use crate::scenario::{Scenario, Size, VmcsShadowing};
+use crate::{exit, steps};
 
 /// The lab of hynest: boots it with a Linux as L1 and guests of that Linux's KVM as L2, shows and measures.
 #[derive(Debug, Parser)]
@@ -25,7 +25,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot hynest, L1 on it and L2s on that; show their consoles and what things cost
-    #[command(after_help = format!("{RUN_EXAMPLES}\n\n{}\n\n{}", switches(), exit::HELP))]
+    #[command(after_help = [RUN_EXAMPLES, &steps::help(), &switches(), exit::HELP].join("\n\n"))]
     Run(Box<Run>),
     /// Measure every operation with and without each enlightenment, beside its goal
     #[command(after_help = format!("{BENCH_EXAMPLES}\n\n{}\n\n{BENCH_STATUS}", crate::bench::help()))]
@@ -125,10 +125,10 @@ pub struct Run {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// L1's memory, such as 512M or 1G [default: 768M]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     memory: Option<Size>,
     /// Processors; L1 gets one VP for each [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     cpus: Option<u32>,
     /// Offer L1 these alone: names with commas between, or all [default: all]
     #[arg(
@@ -155,7 +155,7 @@ pub struct Run {
     /// Let hardware shadow a plain VMCS for L1, where the processor can: auto or off [default: auto]
     #[arg(long, value_name = "WHEN")]
     vmcs_shadowing: Option<VmcsShadowing>,
-    /// What L1's init does: measure, plain, linux, linux-smp, linux-pair, linux-smp-pair, churn, clock, shell, panic, ... [default: measure,clock,linux,plain]
+    /// What L1's init does, in this order: steps, which are named below [default: measure,clock,linux,plain]
     #[arg(
         long = "do",
         value_name = "LIST",
@@ -182,10 +182,10 @@ pub struct Run {
     #[arg(long, value_name = "NAME")]
     cpu_model: Option<String>,
     /// End the run after this time
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     timeout: Option<u64>,
     /// End the run after this time without output [default: 120; none with --interactive]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     watchdog: Option<u64>,
     /// Write the summary as JSON to standard output, and the consoles nowhere but to --log
     #[arg(long, conflicts_with = "interactive")]

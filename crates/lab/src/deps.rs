@@ -1,10 +1,13 @@
 //! The Debian packages a run needs, installed by name on first use.
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::machine;
 
 /// A Debian package and a file by which to know that it is there.
 ///
@@ -70,14 +73,14 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
         return Ok(());
     }
     let list = missing.join(" ");
-    let by_hand = format!("apt-get update && apt-get install --no-install-recommends {list}");
+    let by_hand = as_root(&format!(
+        "apt-get update && apt-get install --no-install-recommends {list}"
+    ));
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!("these Debian packages are needed and there is no apt-get here: {list}");
     }
     let Some(root) = Root::find() else {
-        bail!(
-            "missing packages, and neither root nor sudo works here; run: sudo sh -c '{by_hand}'"
-        );
+        bail!("Debian packages are missing, and neither root nor sudo works here; run: {by_hand}");
     };
     eprintln!("hynest: installing {list}");
     let install = || {
@@ -90,7 +93,9 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
     if !lists_are_there() || !install()? {
         root.apt_get(&["update"])?;
         if !install()? {
-            bail!("apt-get could not install {list}; try it by hand: {by_hand}");
+            bail!(
+                "apt-get could not install {list}, its messages are above; try it by hand: {by_hand}"
+            );
         }
     }
     match packages.iter().find(|p| !Path::new(p.file).exists()) {
@@ -103,18 +108,41 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
     }
 }
 
+/// Whether this user may bring apt's package lists up to date.
+pub fn may_update_lists() -> bool {
+    Root::find().is_some()
+}
+
 /// Brings apt's package lists up to date, with what rights there are.
 pub fn update_lists() -> Result<()> {
     let Some(root) = Root::find() else {
         bail!(
-            "apt's package lists are missing or old, and neither root nor sudo works here; run: sudo apt-get update"
+            "apt's package lists are missing or old, and neither root nor sudo works here; run: {}",
+            as_root("apt-get update")
         );
     };
     eprintln!("hynest: updating apt's package lists");
     if !root.apt_get(&["update"])? {
-        bail!("`apt-get update` failed; is there a network?");
+        bail!("`apt-get update` failed, its messages are above; is there a network?");
     }
     Ok(())
+}
+
+/// How somebody who may become root runs `command`: by sudo, or where there is none, by su.
+fn as_root(command: &str) -> String {
+    let by = match Path::new("/usr/bin/sudo").exists() {
+        true => "sudo sh -c",
+        false => "su -c",
+    };
+    format!("{by} '{command}'")
+}
+
+/// apt-get without the animations that are for terminals, unless this is one.
+pub fn quietness() -> &'static [&'static str] {
+    match std::io::stderr().is_terminal() {
+        true => &[],
+        false => &["-q"],
+    }
 }
 
 fn lists_are_there() -> bool {
@@ -154,9 +182,13 @@ impl Root {
             command.args(["-n", "env"]);
         }
         command
-            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"])
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+            .args(quietness())
             .args(arguments);
         command.stdin(Stdio::null()).stdout(std::io::stderr());
-        Ok(command.status().context("cannot start apt-get")?.success())
+        let status = command.status().context("cannot start apt-get")?;
+        // Ctrl-C has reached apt-get, too: no second try.
+        ensure!(!machine::interrupted(), "interrupted");
+        Ok(status.success())
     }
 }

@@ -143,7 +143,7 @@ fn configuration_text(content: &Content, places: &[(u64, u64)]) -> Result<String
 /// # Errors
 ///
 /// GRUB writes a backslash before quotes and backslashes when it joins the words again, so these cannot pass.
-fn quote_words(string: &str) -> Result<String> {
+pub fn quote_words(string: &str) -> Result<String> {
     if let Some(bad) = string
         .chars()
         .find(|c| "\"'\\".contains(*c) || c.is_control())

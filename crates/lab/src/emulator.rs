@@ -76,15 +76,43 @@ enum KeyLine {
     Connected(TcpStream),
 }
 
-/// The version that Bochs says it is, such as `Bochs 2.7`.
-pub fn version() -> Result<String> {
+/// What Bochs says of itself: its version, and the processor models it can play, one a line.
+fn about() -> Result<String> {
     let output = Command::new(PROGRAM)
         .args(["--help", "cpu"])
         .stdin(Stdio::null())
         .output();
     let output = output.with_context(|| format!("the emulator {PROGRAM} does not start"))?;
     let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Refuses a processor model that Bochs does not have.
+pub fn check_model(model: &str) -> Result<()> {
+    let text = about()?;
+    let models = models(&text);
+    if models.is_empty() || models.contains(&model) {
+        return Ok(());
+    }
+    bail!(
+        "the emulator has no processor model '{model}'; there are: {}",
+        models.join(", ")
+    )
+}
+
+fn models(about: &str) -> Vec<&str> {
+    let is_name = |line: &&str| !line.is_empty() && !line.contains(' ');
+    about
+        .lines()
+        .skip_while(|line| *line != "Supported CPU models:")
+        .skip(2)
+        .take_while(is_name)
+        .collect()
+}
+
+/// The version that Bochs says it is, such as `Bochs 2.7`.
+pub fn version() -> Result<String> {
+    let text = about()?;
     let version = text
         .split("Bochs x86 Emulator ")
         .nth(1)
@@ -277,6 +305,13 @@ fn bochsrc(hardware: &Hardware, log: &Path, key_port: Option<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_models_are_those_that_bochs_lists() {
+        let about = "Supported CPU models:\n\nbx_generic\ntigerlake\n\n000i[SIM   ] quit_sim\nx\n";
+        assert_eq!(models(about), ["bx_generic", "tigerlake"]);
+        assert!(models("other words").is_empty());
+    }
 
     #[test]
     fn the_configuration_names_what_was_asked_for() {

@@ -61,14 +61,18 @@ impl Ending {
 /// The exit status of a run that ended well and in which L1 broke the clean fields' promise.
 pub const STALE_FIELDS: u8 = 17;
 
+/// The exit status of a run that ended well and in which a step of L1's init failed.
+pub const FAILED_STEP: u8 = 18;
+
 /// The part of `--help` that explains the exit status.
 pub const HELP: &str = "\
 Exit status:
-  0   L1 powered off
+  0   L1 powered off, all its steps done
   1   the run could not be started (one line says why)
   2   wrong command line
   10  L1 reset itself             11  triple fault in L1
   12  L1's kernel panicked        13  L0 stopped (a bug of hynest, or a refusal; the message says which)
   14  watchdog                    15  --timeout
   16  the emulator failed         17  --audit-clean-fields found stale fields
+  18  L1 powered off, and a step of its init had failed
   130 Ctrl-C or Ctrl-A X";

@@ -52,10 +52,7 @@ fn build(
     let target_dir = paths.build();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .current_dir(&paths.workspace)
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr());
+    command.current_dir(&paths.workspace).stdin(Stdio::null());
     command.args([
         "build",
         "--quiet",
@@ -74,12 +71,16 @@ fn build(
     command.arg("--target-dir").arg(&target_dir);
     // Takes the place of RUSTFLAGS and of any configuration: the flags above are part of the image.
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
-    let status = crate::progress::step(&format!("building {name}"), || {
-        command.status().context("cannot start cargo")
+    // Its words would run into the line of progress, and are worth reading only when it fails: rustc warns each time
+    // that an image without SSE will need another target some day.
+    crate::progress::step(&format!("building {name}"), || {
+        let output = command.output().context("cannot start cargo")?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{name}` does not build; cargo says:\n{}", said.trim())
     })?;
-    if !status.success() {
-        bail!("`{name}` does not build; cargo's messages are above");
-    }
     let binary = Path::new(&target_dir).join(TARGET).join(profile).join(name);
     if !binary.exists() {
         bail!(

@@ -131,6 +131,7 @@ pub fn build(
         l1.file("l2/initrd", &l2.finish()?)?;
 
         paths::create_dir(&dir)?;
+        paths::forget_parts(&dir);
         forget_old(&dir);
         paths::write_whole(&packed, &pack::lz4_frame(&l1.finish()?)?)
     })?;

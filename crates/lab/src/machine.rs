@@ -332,6 +332,9 @@ impl Noise {
 
 /// What the watchdog shows: where each level stood.
 pub fn standstill(console: &Console, summary: &Summary) -> String {
+    if console.tail().next().is_none() {
+        return "No level has said anything yet.\n".to_owned();
+    }
     let mut out = String::from("Where each level stood:\n");
     for (level, lines) in console.last() {
         out += &format!("  {level}: last said\n");

@@ -14,6 +14,7 @@ mod console;
 mod costs;
 mod deps;
 mod disk;
+mod early;
 mod emulator;
 mod events;
 mod exit;
@@ -30,6 +31,7 @@ mod proof;
 mod report;
 mod run;
 mod scenario;
+mod steps;
 mod test;
 
 use std::io::Write;
@@ -45,6 +47,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match execute(&cli.command) {
         Ok(status) => ExitCode::from(status),
+        // Whatever failed, it did because Ctrl-C reached it, too.
+        Err(_) if machine::interrupted() => {
+            eprintln!("hynest: interrupted");
+            ExitCode::from(exit::Ending::Interrupted.status())
+        }
         Err(error) => {
             // One line: what failed, and after each colon, why.
             eprintln!("hynest: error: {error:#}");

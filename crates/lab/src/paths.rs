@@ -73,6 +73,24 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     written.with_context(|| format!("cannot write {} (is the disk full?)", path.display()))
 }
 
+/// Whether a process has this number. Names of temporary things have their owner's, so that others know what is left.
+pub fn is_running(pid: &str) -> bool {
+    !pid.is_empty() && Path::new("/proc").join(pid).exists()
+}
+
+/// Removes what [`write_whole`] has left in `dir` where it was killed: `NAME.PID.part`.
+pub fn forget_parts(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_suffix(".part")
+            .and_then(|rest| rest.rsplit('.').next());
+        if owner.is_some_and(|pid| !is_running(pid)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A key for cached results: the same inputs give the same key, on every run of the same build of the lab.
 ///
 /// FNV-1a with 64 bits over length-prefixed parts; it names cache entries, it protects nothing.
@@ -111,5 +129,20 @@ mod tests {
         assert_eq!(read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write_whole(&dir.path().join("no/such/dir"), b"x").is_err());
+    }
+
+    #[test]
+    fn parts_of_the_dead_go_and_those_of_the_living_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let living = format!("a.elf.{}.part", std::process::id());
+        // No process has this number: it is above the kernel's limit.
+        for name in [&*living, "a.elf.99999999.part", "a.elf"] {
+            fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        forget_parts(dir.path());
+        let left = fs::read_dir(dir.path()).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a.elf", &*living]);
     }
 }

@@ -3,11 +3,13 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::machine;
+
 /// Runs `work` under a line that says `what` is going on: a spinner on a terminal, one plain line elsewhere.
-/// Work under a fifth of a second leaves nothing on a terminal.
+/// Work under a fifth of a second leaves nothing on a terminal. After Ctrl-C nothing follows.
 pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let started = Instant::now();
     let terminal = std::io::stderr().is_terminal();
@@ -24,6 +26,7 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     };
     let result = work();
     bar.finish_and_clear();
+    ensure!(!machine::interrupted(), "interrupted");
     if terminal && result.is_ok() && started.elapsed() > Duration::from_millis(200) {
         eprintln!("hynest: {what} ({:.1} s)", started.elapsed().as_secs_f32());
     }

@@ -139,10 +139,12 @@ impl Setup {
 }
 
 impl Summary {
-    /// The command's exit status: the ending's, and a run that ended well fails by what the auditor found.
+    /// The command's exit status: the ending's, and a run that ended well fails by what the auditor found, or by
+    /// a step of L1's init that failed.
     pub fn status(&self) -> u8 {
         match self.ending.map_or(1, Ending::status) {
             0 if !self.stale_fields.is_empty() => exit::STALE_FIELDS,
+            0 if self.steps.iter().any(|step| step.state == "failed") => exit::FAILED_STEP,
             status => status,
         }
     }
@@ -358,7 +360,8 @@ impl Summary {
         let Some(ending) = self.ending else {
             return Ok(());
         };
-        let message = if self.message.is_empty() {
+        // A power-off has nothing more to say.
+        let message = if self.message.is_empty() || ending == Ending::PowerOff {
             String::new()
         } else {
             format!(": {}", self.message)
@@ -486,6 +489,24 @@ mod tests {
         assert_eq!(summary.status(), exit::STALE_FIELDS);
         summary.ending = Some(Ending::Panic);
         assert_eq!(summary.status(), Ending::Panic.status());
+    }
+
+    #[test]
+    fn a_step_that_failed_fails_a_run_that_ended_well() {
+        let step = |state: &str| Step {
+            name: "linux".into(),
+            state: state.into(),
+        };
+        let mut summary = Summary {
+            ending: Some(Ending::PowerOff),
+            steps: vec![step("begin"), step("done")],
+            ..Summary::default()
+        };
+        assert_eq!(summary.status(), 0);
+        summary.steps.push(step("failed"));
+        assert_eq!(summary.status(), exit::FAILED_STEP);
+        summary.ending = Some(Ending::Reset);
+        assert_eq!(summary.status(), Ending::Reset.status());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `cargo hynest run`: from a scenario to a machine, its run and its summary.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +14,7 @@ use crate::machine::{self, Limits};
 use crate::paths::{self, Paths};
 use crate::report::{Setup, Summary};
 use crate::scenario::{L0_MEMORY_MIB, Scenario, VmcsShadowing};
-use crate::{deps, image, initramfs, progress, proof};
+use crate::{deps, early, image, initramfs, progress, proof};
 
 /// How a run is shown.
 #[derive(Clone, Debug, Default)]
@@ -43,24 +43,11 @@ const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// Runs a scenario.
 pub fn run(paths: &Paths, scenario: &Scenario, view: &View) -> Result<Summary> {
-    // What can be refused at once is, before anything is downloaded or built.
-    scenario.memory_mib()?;
-    scenario.cpus()?;
-    scenario.enlightenments()?;
-    for file in [
-        &scenario.kernel,
-        &scenario.initrd,
-        &scenario.image,
-        &scenario.vmm,
-    ]
-    .into_iter()
-    .flatten()
-    {
-        if !file.is_file() {
-            bail!("{} is not there, or no file", file.display());
-        }
-    }
+    early::check(scenario, view.log.as_deref())?;
     deps::ensure(deps::FOR_A_RUN)?;
+    if let Some(model) = &scenario.cpu_model {
+        emulator::check_model(model)?;
+    }
     let boot = prepare(paths, scenario)?;
     start(paths, scenario, &boot, view)
 }
@@ -204,7 +191,7 @@ fn run_folder(paths: &Paths) -> Result<tempfile::TempDir> {
     for entry in std::fs::read_dir(&runs).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.split('-').next().unwrap_or_default();
-        if !pid.is_empty() && !Path::new("/proc").join(pid).exists() {
+        if !pid.is_empty() && !paths::is_running(pid) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

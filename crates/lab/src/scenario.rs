@@ -250,6 +250,7 @@ impl std::str::FromStr for Size {
         let factor = match &text[digits.len()..] {
             "" | "M" | "MiB" => 1,
             "G" | "GiB" => 1024,
+            _ if digits.is_empty() => bail!("'{text}' is no size: try 768M or 1G"),
             unit => bail!("'{unit}' is no unit of memory: M or G"),
         };
         let number: u32 = digits

@@ -4,10 +4,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::paths::{self, Paths};
-use crate::{deps, progress};
+use crate::{deps, machine, progress};
 
 /// What the lab takes out of Debian's kernel package.
 #[derive(Clone, Debug)]
@@ -21,6 +21,9 @@ const META_PACKAGE: &str = "linux-image-amd64";
 
 /// The modules L1 loads, in an order in which each finds what it needs.
 pub const MODULES: [&str; 4] = ["irqbypass", "kvm", "kvm-intel", "msr"];
+
+/// How the names of folders for downloads begin; the process's number follows.
+const DOWNLOAD: &str = "download-";
 
 /// Written last, so that a folder with it is complete.
 const COMPLETE: &str = "complete";
@@ -36,6 +39,7 @@ impl DebianKernel {
             return Ok(found);
         }
         paths::create_dir(&base)?;
+        forget_broken_off(&base);
         let package = match dependency()? {
             Some(package) => package,
             None => {
@@ -46,24 +50,30 @@ impl DebianKernel {
             }
         };
         let download = tempfile::Builder::new()
-            .prefix("download-")
+            .prefix(&format!("{DOWNLOAD}{}-", std::process::id()))
             .tempdir_in(&base);
         let download =
             download.with_context(|| format!("cannot create a folder in {}", base.display()))?;
         let mut archive = fetch(&package, download.path())?;
-        if archive.is_none() {
+        if archive.is_none() && deps::may_update_lists() {
             // The mirror may have replaced the version that old lists name.
             deps::update_lists()?;
             archive = fetch(&package, download.path())?;
         }
         let Some(archive) = archive else {
-            bail!("apt-get could not download {package}; is there a network?")
+            bail!(
+                "apt-get could not download {package}, its messages are above; is there a network, is there room in {}, are apt's lists up to date?",
+                base.display()
+            )
         };
         let content = download.path().join("content");
         progress::step(&format!("opening {package}"), || open(&archive, &content))?;
         let dir = base.join(&package);
-        std::fs::rename(&content, &dir)
-            .with_context(|| format!("cannot create {}", dir.display()))?;
+        match std::fs::rename(&content, &dir) {
+            // Another run was faster, and has put the same there.
+            Err(_) if dir.join(COMPLETE).exists() => {}
+            other => other.with_context(|| format!("cannot create {}", dir.display()))?,
+        }
         Ok(Self { dir })
     }
 
@@ -99,6 +109,19 @@ impl DebianKernel {
 
 fn folder(paths: &Paths) -> PathBuf {
     paths.cache().join("debian-kernel")
+}
+
+/// Removes what downloads have left that were killed.
+fn forget_broken_off(base: &Path) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(DOWNLOAD)
+            .and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !paths::is_running(pid)) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The length of a module without the signature that the kernel's scripts/sign-file appends: the signature, a
@@ -139,12 +162,15 @@ fn fetch(package: &str, dir: &Path) -> Result<Option<PathBuf>> {
     eprintln!("hynest: downloading {package}");
     let mut command = Command::new("apt-get");
     // Without this, root is warned that the unprivileged user of apt cannot write here.
-    command.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]);
+    command.args(deps::quietness());
+    command.args(["-o", "APT::Sandbox::User=root", "download", package]);
     command
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(std::io::stderr());
-    if !command.status().context("cannot start apt-get")?.success() {
+    let status = command.status().context("cannot start apt-get")?;
+    ensure!(!machine::interrupted(), "interrupted");
+    if !status.success() {
         return Ok(None);
     }
     let files = std::fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.path()));
@@ -202,6 +228,27 @@ fn open(archive: &Path, content: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_download_left_goes_and_what_another_is_at_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mine = format!("{DOWNLOAD}{}-x", std::process::id());
+        // No process has this number: it is above the kernel's limit.
+        let broken_off = format!("{DOWNLOAD}99999999-y");
+        for name in [
+            &mine,
+            &broken_off,
+            &format!("{DOWNLOAD}old"),
+            "linux-image-6",
+        ] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        forget_broken_off(dir.path());
+        let left = std::fs::read_dir(dir.path()).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [&*mine, "linux-image-6"]);
+    }
 
     #[test]
     fn a_signature_is_cut_off_and_nothing_else() {

@@ -53,6 +53,7 @@ pub fn prepare(paths: &Paths, path: &Path) -> Result<Kernel> {
         let reduced = elf::reduce(&elf)
             .with_context(|| format!("{} cannot be used as a kernel", path.display()))?;
         paths::create_dir(&dir)?;
+        paths::forget_parts(&dir);
         paths::write_whole(&kernel.elf, &reduced)?;
         paths::write_whole(&kernel.packed, &pack::lz4_frame(&reduced)?)
     })?;

@@ -168,6 +168,22 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             &["--kernel", "/no/such/file"],
             "is not there",
         ),
+        refusal("a step that is none", &["--do", "frob"], "no step 'frob'"),
+        refusal(
+            "a processor model that is none",
+            &["--cpu-model", "frob"],
+            "no processor model 'frob'",
+        ),
+        refusal(
+            "an image that is none",
+            &["--image", &no_kernel],
+            "not in the ELF format",
+        ),
+        refusal(
+            "a log in no folder",
+            &["--log", "/no/such/folder/log"],
+            "there is no folder /no/such/folder",
+        ),
         refusal("too little memory", &["--memory", "100M"], "too little"),
         refusal("too much memory", &["--memory", "4G"], "too much"),
         refusal("an unknown flag", &["--no-such-flag"], "--no-such-flag"),
