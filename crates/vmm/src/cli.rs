@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{churn, clock, count, info, linux, measure, read_clock};
+use crate::{churn, clock, count, flush_tlb, info, linux, measure, read_clock};
 
 /// Runs and measures guests under /dev/kvm.
 #[derive(Parser, Debug)]
@@ -26,6 +26,8 @@ pub enum Command {
     Linux(linux::Arguments),
     /// Read this machine's clock, in a guest: a vmm outside counts the exits
     ReadClock(read_clock::Arguments),
+    /// Change a page's rights beside another CPU, in a guest: its kernel flushes TLBs for it
+    FlushTlb(flush_tlb::Arguments),
     /// Show L0's counters, where L0 is hynest
     Counters(count::Arguments),
     /// Show what the KVM of this machine offers

@@ -10,6 +10,7 @@ mod count;
 mod counters;
 mod cpuid;
 mod error;
+mod flush_tlb;
 mod host;
 mod info;
 mod linux;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Clock(arguments) => clock::run(&arguments),
         Command::Linux(arguments) => linux::run(&arguments),
         Command::ReadClock(arguments) => read_clock::run(&arguments),
+        Command::FlushTlb(arguments) => flush_tlb::run(&arguments),
         Command::Counters(arguments) => count::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
     };

@@ -402,7 +402,14 @@ fn two_processors(summary: &Summary) -> Result<()> {
     );
     proved(
         summary,
-        &["evmcs", "msr-bitmap", "gpa-flush", "tlb-flush", "ipi"],
+        &[
+            "evmcs",
+            "msr-bitmap",
+            "gpa-flush",
+            "tlb-flush",
+            "ipi",
+            "direct-flush",
+        ],
     )
 }
 

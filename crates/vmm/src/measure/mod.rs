@@ -18,16 +18,16 @@ use std::path::PathBuf;
 
 use kvm_bindings::{KVM_CAP_HYPERV_CPUID, KVM_CAP_HYPERV_DIRECT_TLBFLUSH};
 
+pub use self::companion::Companion;
 pub use self::machine::MAX_REPETITIONS;
 pub use self::operation::Operation;
+pub use self::window::Window;
 
-use self::companion::Companion;
 use self::figure::{Figure, Skipped};
 use self::machine::{Machine, Run};
 use self::operation::MachineKind;
 use self::payload::Entry;
 use self::statistics::{PerOperation, Ticks, loop_cost};
-use self::window::Window;
 use crate::affinity::{self, Cpus};
 use crate::counters::{CounterPort, Reading};
 use crate::error::{Error, Result};
