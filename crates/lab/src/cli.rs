@@ -43,7 +43,7 @@ pub enum Command {
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  cargo hynest run                                  the default: measure, an L2 Linux, measure again plainly
+  cargo hynest run                                  measure, run an L2 Linux
   cargo hynest run --do linux --cpus 2              two processors, one L2 Linux
   cargo hynest run --interactive                    a shell in L1; Ctrl-A X ends it
   cargo hynest run --no-enlightenments              L1 sees no Hv#1 interface

@@ -126,6 +126,10 @@ impl Console {
 
     /// Shows what is left of unfinished lines.
     pub fn finish(&mut self) -> io::Result<Vec<Report>> {
+        if self.style == Style::Raw && self.unfinished().is_some() {
+            // What follows does not go on in L1's prompt.
+            io::stdout().write_all(b"\r\n")?;
+        }
         let mut reports = Vec::new();
         let channels: Vec<Channel> = self.channels.keys().copied().collect();
         for channel in channels {

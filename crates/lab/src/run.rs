@@ -166,6 +166,9 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
     let style = machine::style(view.interactive, view.silent);
     if style != Style::Silent {
         println!("{}", summary.setup.header());
+        if view.interactive {
+            println!("Keys go to L1's console. Ctrl-A X ends the run.\n");
+        }
     }
     let mut console = Console::new(style, view.log.as_deref())?;
     let limits = Limits {
