@@ -160,9 +160,11 @@ fn dependency() -> Result<Option<String>> {
 /// Downloads `package` into `dir`; `None` when apt-get could not.
 fn fetch(package: &str, dir: &Path) -> Result<Option<PathBuf>> {
     eprintln!("hynest: downloading {package}");
-    let mut command = Command::new("apt-get");
-    // Without this, root is warned that the unprivileged user of apt cannot write here.
+    // When the lab is killed, so is the download: nobody waits for it.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "apt-get"]);
     command.args(deps::quietness());
+    // Without this, root is warned that the unprivileged user of apt cannot write here.
     command.args(["-o", "APT::Sandbox::User=root", "download", package]);
     command
         .current_dir(dir)
