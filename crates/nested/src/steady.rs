@@ -175,9 +175,9 @@ impl Nested {
                 return false;
             }
             if !self.take_lightly(dirty, page) {
-                // The long way must not take for clean what was copied and found wanting, though
-                // L1 may declare it so by then.
-                self.stale = self.stale.union(dirty);
+                // Neither way may take for clean what was copied and found wanting, though L1 may
+                // declare it so by then, and may not come to the long way at all.
+                self.forget_groups(dirty);
                 return false;
             }
             page.write_u32(evmcs::CLEAN_FIELDS, clean.union(CleanFields::ALL).raw());

@@ -3,7 +3,7 @@
 use tlfs::evmcs::CLEAN_FIELDS;
 use vmx::{Field, PrimaryControls};
 
-use super::steady_scene;
+use super::{Resume, steady_scene};
 use crate::access::Page;
 use crate::testing::*;
 
@@ -43,4 +43,22 @@ fn what_was_found_wanting_is_refused() {
     assert!(!scene.resume_lightly());
     scene.page.write_u32(CLEAN_FIELDS, 0xffff);
     assert!(scene.prepare(&RESUME).is_err());
+}
+
+/// L1 gets no further than a fault, because it takes the enlightened VMCS away meanwhile, and comes
+/// back with everything declared clean: VMCS 02 does not have what was copied.
+#[test]
+fn what_was_copied_and_never_merged_is_no_steady_state() {
+    let pause = u64::from(PrimaryControls::PAUSE_EXITING.bits());
+    let mut scene = steady_scene();
+    assert!(scene.reflect_shortly(10));
+    let primary = scene.page.peek(Field::PRIMARY_CONTROLS);
+    scene.page.store(Field::PRIMARY_CONTROLS, primary ^ pause);
+    scene
+        .page
+        .store(Field::ENTRY_INTERRUPTION_INFO, 0x8000_0202);
+    assert!(!scene.resume_lightly());
+    scene.page.write_u32(CLEAN_FIELDS, 0xffff);
+    assert_eq!(scene.resume_clean(), Resume::InFull);
+    assert!(!scene.resume_lightly());
 }
