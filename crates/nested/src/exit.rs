@@ -293,15 +293,7 @@ const fn describes_operand(reason: u16) -> bool {
         R::Xsaves,
         R::Xrstors,
     ];
-    const MASK: u128 = {
-        let mut mask = 0;
-        let mut n = 0;
-        while n < REASONS.len() {
-            mask |= 1 << REASONS[n] as u16;
-            n += 1;
-        }
-        mask
-    };
+    const MASK: u128 = crate::reflect::bits(REASONS);
     // Reasons from 64 on are rare: their fields are copied without asking.
     reason >= 64 || (MASK as u64) >> reason & 1 != 0
 }

@@ -66,14 +66,19 @@ pub const ALWAYS_L1: u64 = {
         R::Invvpid,
         R::Xsetbv,
     ];
-    let mut mask = 0;
+    bits(REASONS) as u64
+};
+
+/// A set of basic exit reasons: the bit of each.
+pub(crate) const fn bits(reasons: &[BasicExitReason]) -> u128 {
+    let mut bits = 0;
     let mut n = 0;
-    while n < REASONS.len() {
-        mask |= 1 << REASONS[n] as u16;
+    while n < reasons.len() {
+        bits |= 1 << reasons[n] as u16;
         n += 1;
     }
-    mask
-};
+    bits
+}
 
 impl Nested {
     /// Whose exit `reason` of VMCS 02 is. L0 has looked at direct-flush

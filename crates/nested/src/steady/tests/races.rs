@@ -7,26 +7,34 @@ use super::{Resume, steady_scene};
 use crate::access::Page;
 use crate::testing::*;
 
-/// What L2 runs with is what L0 takes L1's controls to be: an exit that nobody seems to have asked
-/// for would have no owner.
-#[test]
-fn what_was_copied_is_not_taken_for_clean() {
-    let pause = u64::from(PrimaryControls::PAUSE_EXITING.bits());
+/// A control that nobody checks.
+const PAUSE: u64 = PrimaryControls::PAUSE_EXITING.bits() as u64;
+
+/// L1 has changed [`PAUSE`] and injects an NMI, which takes the long way; the short one was tried, and
+/// now L1 declares everything clean.
+fn refused() -> Scene {
     let mut scene = steady_scene();
     assert!(scene.reflect_shortly(10));
     let primary = scene.page.peek(Field::PRIMARY_CONTROLS);
-    scene.page.store(Field::PRIMARY_CONTROLS, primary ^ pause);
-    // An NMI takes the long way.
+    scene.page.store(Field::PRIMARY_CONTROLS, primary ^ PAUSE);
     scene
         .page
         .store(Field::ENTRY_INTERRUPTION_INFO, 0x8000_0202);
     assert!(!scene.resume_lightly());
     scene.page.write_u32(CLEAN_FIELDS, 0xffff);
+    scene
+}
+
+/// What L2 runs with is what L0 takes L1's controls to be: an exit that nobody seems to have asked
+/// for would have no owner.
+#[test]
+fn what_was_copied_is_not_taken_for_clean() {
+    let mut scene = refused();
     scene.prepare(&RESUME).unwrap();
     scene.merge();
     assert_eq!(
-        scene.vmcs02.peek(Field::PRIMARY_CONTROLS) & pause,
-        u64::from(scene.nested.primary_controls().bits()) & pause
+        scene.vmcs02.peek(Field::PRIMARY_CONTROLS) & PAUSE,
+        u64::from(scene.nested.primary_controls().bits()) & PAUSE
     );
     assert_eq!(
         scene.vmcs02.peek(Field::ENTRY_INTERRUPTION_INFO),
@@ -49,16 +57,7 @@ fn what_was_found_wanting_is_refused() {
 /// back with everything declared clean: VMCS 02 does not have what was copied.
 #[test]
 fn what_was_copied_and_never_merged_is_no_steady_state() {
-    let pause = u64::from(PrimaryControls::PAUSE_EXITING.bits());
-    let mut scene = steady_scene();
-    assert!(scene.reflect_shortly(10));
-    let primary = scene.page.peek(Field::PRIMARY_CONTROLS);
-    scene.page.store(Field::PRIMARY_CONTROLS, primary ^ pause);
-    scene
-        .page
-        .store(Field::ENTRY_INTERRUPTION_INFO, 0x8000_0202);
-    assert!(!scene.resume_lightly());
-    scene.page.write_u32(CLEAN_FIELDS, 0xffff);
+    let mut scene = refused();
     assert_eq!(scene.resume_clean(), Resume::InFull);
     assert!(!scene.resume_lightly());
 }
