@@ -26,6 +26,7 @@ mod kernel;
 mod machine;
 mod pack;
 mod paths;
+mod pool;
 mod progress;
 mod proof;
 mod report;

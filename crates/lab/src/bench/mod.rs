@@ -9,11 +9,8 @@ mod plan;
 mod results;
 mod table;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -25,6 +22,7 @@ use crate::exit::Ending;
 use crate::image;
 use crate::machine;
 use crate::paths::{self, Paths};
+use crate::pool;
 use crate::progress::Pieces;
 use crate::report::Summary;
 
@@ -138,50 +136,34 @@ fn measure(
     let counting = boots.iter().flatten().any(|one| one.counts_accesses);
     let programs = Programs::build(paths, counting)?;
     let total = boots.len();
-    let queue: VecDeque<_> = boots.into_iter().enumerate().collect();
-    let queue = Mutex::new(queue);
-    let next = || {
-        queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
-    };
-    let (sender, outcomes) = mpsc::channel();
-    let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     let mut summaries: Vec<Option<(Vec<&Configuration>, Summary)>> = Vec::new();
     summaries.resize_with(total, || None);
     let mut failures = Vec::new();
     let progress = Pieces::new(total);
-    thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, total.max(1)) {
-            let sender = sender.clone();
-            let (programs, progress) = (&programs, &progress);
-            scope.spawn(move || {
-                while let Some((at, boot)) = next().filter(|_| !machine::interrupted()) {
-                    let names: Vec<&str> = boot.iter().map(|one| one.name).collect();
-                    let names = names.join(", ");
-                    progress.say(&format!("[{}/{total}] measuring {names}", at + 1));
-                    let started = Instant::now();
-                    let outcome = start(programs, &boot);
-                    let seconds = started.elapsed().as_secs();
-                    let how = match &outcome {
-                        Ok(_) => format!("done after {seconds} s"),
-                        Err(error) => format!("failed: {error:#}"),
-                    };
-                    progress.say(&format!("[{}/{total}] {names}: {how}", at + 1));
-                    progress.done();
-                    let _ = sender.send((at, boot, outcome));
-                }
-            });
-        }
-        drop(sender);
-        for (at, boot, outcome) in outcomes {
-            match outcome {
-                Ok(summary) => summaries[at] = Some((boot, summary)),
-                Err(error) => failures.push(error),
-            }
-        }
-    });
+    let work = |(at, boot): (usize, Vec<&'static Configuration>)| {
+        let names: Vec<&str> = boot.iter().map(|one| one.name).collect();
+        let names = names.join(", ");
+        progress.say(&format!("[{}/{total}] measuring {names}", at + 1));
+        let started = Instant::now();
+        let outcome = start(&programs, &boot);
+        let seconds = started.elapsed().as_secs();
+        let how = match &outcome {
+            Ok(_) => format!("done after {seconds} s"),
+            Err(error) => format!("failed: {error:#}"),
+        };
+        progress.say(&format!("[{}/{total}] {names}: {how}", at + 1));
+        progress.done();
+        (at, boot, outcome)
+    };
+    pool::each(
+        boots.into_iter().enumerate(),
+        jobs.unwrap_or_else(pool::processors),
+        work,
+        |(at, boot, outcome)| match outcome {
+            Ok(summary) => summaries[at] = Some((boot, summary)),
+            Err(error) => failures.push(error),
+        },
+    );
     drop(progress);
     ensure!(!machine::interrupted(), "interrupted");
     let mut results = Results {

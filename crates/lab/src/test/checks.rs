@@ -15,68 +15,63 @@ use crate::paths::Paths;
 struct Check {
     name: &'static str,
     arguments: &'static [&'static str],
+    /// Arguments that choose features.
+    features: &'static [&'static str],
     /// Flags for rustdoc.
     documentation: &'static str,
     /// Whether it is of the images.
     of_images: bool,
 }
 
+const LINTS_OF_IMAGES: &[&str] = &[
+    "clippy",
+    "--package",
+    "hynest",
+    "--package",
+    "payloads",
+    "--profile",
+    "metal",
+    "--target",
+    image::TARGET,
+    "--quiet",
+    "--",
+    "-D",
+    "warnings",
+];
+
 const CHECKS: [Check; 5] = [
     Check {
         name: "format",
         arguments: &["fmt", "--all", "--check"],
+        features: &[],
         documentation: "",
         of_images: false,
     },
     Check {
         name: "lints",
         arguments: &["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"],
+        features: &[],
         documentation: "",
         of_images: false,
     },
     Check {
         name: "lints of the images",
-        arguments: &[
-            "clippy",
-            "--package",
-            "hynest",
-            "--package",
-            "payloads",
-            "--profile",
-            "metal",
-            "--target",
-            image::TARGET,
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ],
+        arguments: LINTS_OF_IMAGES,
+        features: &[],
         documentation: "",
         of_images: true,
     },
     Check {
         name: "lints of the image that counts its accesses",
-        arguments: &[
-            "clippy",
-            "--package",
-            "hynest",
-            "--features",
-            "count-accesses",
-            "--profile",
-            "metal",
-            "--target",
-            image::TARGET,
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ],
+        arguments: LINTS_OF_IMAGES,
+        features: &["--features", "hynest/count-accesses"],
         documentation: "",
         of_images: true,
     },
     Check {
         name: "documentation",
         arguments: &["doc", "--no-deps", "--quiet"],
+        features: &[],
         documentation: "-D warnings",
         of_images: false,
     },
@@ -95,7 +90,9 @@ impl Check {
     fn run(&self, paths: &Paths) -> Result<()> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.args(self.arguments);
+        // They go in front of what is for clippy itself.
+        let (command_name, rest) = self.arguments.split_at(1);
+        command.args(command_name).args(self.features).args(rest);
         if !self.documentation.is_empty() {
             command.env("RUSTDOCFLAGS", self.documentation);
         }

@@ -1,10 +1,7 @@
 //! Runs of the machine as tests: each through the command that people use, several at a time.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -13,6 +10,7 @@ use super::{Kind, Tally};
 use crate::exit::Ending;
 use crate::machine;
 use crate::paths::{self, Paths};
+use crate::pool;
 use crate::report::{Case, Summary};
 
 /// A run and what must come of it.
@@ -45,32 +43,18 @@ type Outcome = (Result<()>, Vec<Case>);
 
 /// Does the runs whose name contains `filter`, as many at a time as there are processors.
 pub fn all(paths: &Paths, kind: Kind, runs: Vec<Run>, filter: &str, tally: &mut Tally) {
-    let queue: VecDeque<Run> = runs
-        .into_iter()
-        .filter(|run| run.name.contains(filter))
-        .collect();
-    let queue = Mutex::new(queue);
-    let next = || {
-        queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
+    let runs = runs.into_iter().filter(|run| run.name.contains(filter));
+    let work = |run: Run| {
+        let started = Instant::now();
+        eprintln!("hynest: running {}", run.name);
+        let outcome = run.check(paths);
+        (run.name, started, outcome)
     };
-    let (sender, outcomes) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            let sender = sender.clone();
-            scope.spawn(move || {
-                while let Some(run) = next().filter(|_| !machine::interrupted()) {
-                    let started = Instant::now();
-                    eprintln!("hynest: running {}", run.name);
-                    let outcome = run.check(paths);
-                    let _ = sender.send((run.name, started, outcome));
-                }
-            });
-        }
-        drop(sender);
-        for (name, started, (outcome, cases)) in outcomes {
+    pool::each(
+        runs,
+        pool::processors(),
+        work,
+        |(name, started, (outcome, cases))| {
             let passed = cases.iter().filter(|case| case.failure.is_none()).count();
             tally.enter_passed(passed);
             for case in &cases {
@@ -89,8 +73,8 @@ pub fn all(paths: &Paths, kind: Kind, runs: Vec<Run>, filter: &str, tally: &mut 
                 name
             };
             tally.enter(kind, &name, started, outcome);
-        }
-    });
+        },
+    );
 }
 
 impl Run {
