@@ -232,6 +232,22 @@ pub fn walk(check: &Check, word: &Word) {
     }
 }
 
+/// A register, its value, its bits that are no feature each, and what the others are put to.
+pub type Entry = (&'static str, u64, u64, fn(u32) -> Option<Exercise>);
+
+/// Goes through the bits of each word.
+pub fn walk_all<const N: usize>(check: &Check, words: [Entry; N]) {
+    for (register, value, facts, exercise) in words {
+        let word = Word {
+            register,
+            value,
+            facts,
+            exercise,
+        };
+        walk(check, &word);
+    }
+}
+
 /// Looks at bits that are a number or a property rather than a feature.
 pub fn fact(
     check: &Check,

@@ -8,9 +8,10 @@ mod quiet;
 
 use ::vmx::BasicExitReason as Reason;
 
-use crate::rt::harness::{Check, Group, Test};
+use super::evmcs::{offered, reset};
+use crate::rt::harness::{Group, Test};
 use crate::rt::memory;
-use crate::vm::{self, L2, Outcome, assist};
+use crate::vm::{L2, Outcome};
 
 /// The group.
 pub const GROUP: Group = Group {
@@ -41,19 +42,6 @@ pub const GROUP: Group = Group {
 };
 
 const RUNS: Outcome = Outcome::exit(Reason::Vmcall);
-
-fn reset() {
-    vm::operation::leave();
-    vm::select_door(Some("enlightened"));
-}
-
-fn offered(check: &Check, test: fn(&Check)) {
-    if assist::is_offered() {
-        test(check);
-    } else {
-        check.skip("all", "no enlightened VMCS is offered");
-    }
-}
 
 /// Declares everything changed, and enters.
 fn enter_declared(l2: &mut L2) -> Outcome {

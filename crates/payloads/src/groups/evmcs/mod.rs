@@ -82,12 +82,14 @@ pub const GROUP: Group = Group {
     ],
 };
 
-fn reset() {
+/// Leaves VMX operation; L2s are entered by the enlightened VMCS from here on.
+pub fn reset() {
     vm::operation::leave();
     vm::select_door(Some("enlightened"));
 }
 
-fn offered(check: &Check, test: fn(&Check)) {
+/// Runs the test where the enlightened VMCS is offered.
+pub fn offered(check: &Check, test: fn(&Check)) {
     if assist::is_offered() {
         test(check);
     } else {

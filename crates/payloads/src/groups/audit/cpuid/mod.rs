@@ -9,7 +9,7 @@ mod vectors;
 
 pub use system::no_msr;
 
-use super::walk::{Word, walk};
+use super::walk::walk_all;
 use crate::rt::cpu;
 use crate::rt::harness::Check;
 
@@ -82,17 +82,7 @@ pub fn features(check: &Check) {
         ),
         ("CPUID 0x80000008 EBX", wide(extended_8[1]), 0, f::none as _),
     ];
-    for (register, value, facts, exercise) in words {
-        walk(
-            check,
-            &Word {
-                register,
-                value,
-                facts,
-                exercise,
-            },
-        );
-    }
+    walk_all(check, words);
 }
 
 /// What is no feature.

@@ -8,7 +8,7 @@ mod nested;
 
 use tlfs::cpuid::{HYPERVISOR_RANGE_FIRST, INTERFACE, leaf};
 
-use super::walk::{Exercise, Word, walk};
+use super::walk::{Exercise, walk_all};
 use crate::rt::cpu;
 use crate::rt::harness::Check;
 
@@ -47,7 +47,7 @@ pub fn privileges(check: &Check) {
         ("CPUID 0x40000003 ECX", wide(ecx, 0), |_| None),
         ("CPUID 0x40000003 EDX", wide(edx, 0), msrs::feature),
     ];
-    go(
+    walk_all(
         check,
         words.map(|(name, value, find)| (name, value, 0, find)),
     );
@@ -56,7 +56,7 @@ pub fn privileges(check: &Check) {
 /// Leaf 0x40000004.
 pub fn recommendations(check: &Check) {
     let [eax, .., edx] = words(leaf::RECOMMENDATIONS);
-    go(
+    walk_all(
         check,
         [
             (
@@ -73,7 +73,7 @@ pub fn recommendations(check: &Check) {
 /// Leaf 0x4000000A.
 pub fn nested(check: &Check) {
     let [eax, ebx, ecx, edx] = words(leaf::NESTED);
-    go(
+    walk_all(
         check,
         [
             (
@@ -85,21 +85,4 @@ pub fn nested(check: &Check) {
             ("CPUID 0x4000000A EDX:ECX", wide(ecx, edx), 0, |_| None),
         ],
     );
-}
-
-/// A register, its value, its bits that are no feature each, and what the others are put to.
-type Entry = (&'static str, u64, u64, fn(u32) -> Find);
-
-fn go<const N: usize>(check: &Check, words: [Entry; N]) {
-    for (register, value, facts, exercise) in words {
-        walk(
-            check,
-            &Word {
-                register,
-                value,
-                facts,
-                exercise,
-            },
-        );
-    }
 }
