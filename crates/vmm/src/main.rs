@@ -2,6 +2,7 @@
 
 mod affinity;
 mod alarm;
+mod assembly;
 mod bare;
 mod churn;
 mod cli;

@@ -2,17 +2,14 @@
 
 use core::arch::global_asm;
 
+use crate::assembly::code_between;
+
 // In read-only data: the vmm never runs it, it copies it into a guest.
 global_asm!(
     ".pushsection .rodata.vmm_churn, \"a\"",
     include_str!("payload.s"),
     ".popsection",
 );
-
-unsafe extern "C" {
-    safe static vmm_churn_start: u8;
-    safe static vmm_churn_end: u8;
-}
 
 /// The port of the exit that says that there is nothing to do.
 pub const PORT_YIELD: u16 = 0xE8;
@@ -40,14 +37,10 @@ pub mod mailbox {
     pub const COMMANDS: u64 = 0x40;
 }
 
-/// The code. It may lie anywhere; its entry is its first byte.
-pub fn code() -> &'static [u8] {
-    let start = &raw const vmm_churn_start;
-    let length = (&raw const vmm_churn_end).addr() - start.addr();
-    // SAFETY: both symbols are in one section of this program's read-only data, the
-    // end after the start, with nothing but bytes between them.
-    unsafe { core::slice::from_raw_parts(start, length) }
-}
+code_between!(
+    /// The code. It may lie anywhere; its entry is its first byte.
+    vmm_churn_start, vmm_churn_end
+);
 
 #[cfg(test)]
 mod tests {

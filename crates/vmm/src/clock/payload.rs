@@ -2,6 +2,8 @@
 
 use core::arch::global_asm;
 
+use crate::assembly::code_between;
+
 // In read-only data: the vmm never runs it, it copies it into a guest.
 global_asm!(
     ".pushsection .rodata.vmm_clock, \"a\"",
@@ -9,24 +11,15 @@ global_asm!(
     ".popsection",
 );
 
-unsafe extern "C" {
-    safe static vmm_clock_start: u8;
-    safe static vmm_clock_end: u8;
-}
-
 /// The port of the exit before the first read.
 pub const PORT_BEGIN: u16 = 0xE0;
 /// The port of the exit after the last.
 pub const PORT_END: u16 = 0xE1;
 
-/// The code. It may lie anywhere; its entry is its first byte.
-pub fn code() -> &'static [u8] {
-    let start = &raw const vmm_clock_start;
-    let length = (&raw const vmm_clock_end).addr() - start.addr();
-    // SAFETY: both symbols are in one section of this program's read-only data, the
-    // end after the start, with nothing but bytes between them.
-    unsafe { core::slice::from_raw_parts(start, length) }
-}
+code_between!(
+    /// The code. It may lie anywhere; its entry is its first byte.
+    vmm_clock_start, vmm_clock_end
+);
 
 #[cfg(test)]
 mod tests {

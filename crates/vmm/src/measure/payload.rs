@@ -2,6 +2,8 @@
 
 use core::arch::global_asm;
 
+use crate::assembly::code_between;
+
 // In read-only data: the vmm never runs it, it copies it into a guest.
 global_asm!(
     ".pushsection .rodata.vmm_payload, \"a\"",
@@ -13,8 +15,6 @@ global_asm!(
 macro_rules! entries {
     ($($(#[$doc:meta])* $variant:ident = $symbol:ident,)*) => {
         unsafe extern "C" {
-            safe static vmm_payload_start: u8;
-            safe static vmm_payload_end: u8;
             $(safe static $symbol: u8;)*
         }
 
@@ -100,14 +100,10 @@ pub mod port {
     pub const FAULT: u16 = 0xE4;
 }
 
-/// All of the payloads' code. It may lie anywhere, in one piece, 16-byte aligned.
-pub fn code() -> &'static [u8] {
-    let start = &raw const vmm_payload_start;
-    let length = (&raw const vmm_payload_end).addr() - start.addr();
-    // SAFETY: both symbols are in one section of this program's read-only data, the
-    // end after the start, with nothing but bytes between them.
-    unsafe { core::slice::from_raw_parts(start, length) }
-}
+code_between!(
+    /// All of the payloads' code. It may lie anywhere, in one piece, 16-byte aligned.
+    vmm_payload_start, vmm_payload_end
+);
 
 #[cfg(test)]
 mod tests {
