@@ -11,7 +11,7 @@ pub struct Config {
     /// Virtual processors; their indices are 0 to `vps - 1`. At most
     /// [`crate::MAX_VPS`].
     pub vps: u32,
-    /// The TSC's frequency in Hz.
+    /// The TSC's frequency in Hz when the partition begins.
     pub tsc_hz: u64,
     /// The frequency of the local APIC's timer in Hz, before its divider.
     pub apic_hz: u64,

@@ -160,11 +160,11 @@ mod tests {
             Some([0x4000_000A, 0x7263_694D, 0x666F_736F, 0x7648_2074])
         );
         assert_eq!(all.get(0x4000_0001), Some([0x3123_7648, 0, 0, 0]));
-        // Bits 1, 3-7 and 9-11; XMM input, guest idle, frequencies, crash, extended GVA ranges,
+        // Bits 1, 3-7, 9-11 and 13; XMM input, guest idle, frequencies, crash, extended GVA ranges,
         // direct timers.
         let [features, hints, nested] = bits(&all);
         let offered = 1 << 4 | 1 << 5 | 1 << 8 | 1 << 10 | 1 << 14 | 1 << 19;
-        assert_eq!(features, [0xEFA, 0, 0, offered]);
+        assert_eq!(features, [0x2EFA, 0, 0, offered]);
         // Remote flush, APIC MSRs, reset, relaxed timing, no AutoEOI, cluster IPI, processor masks, eVMCS.
         let recommended = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 14;
         assert_eq!(hints, [recommended, u32::MAX, 46, 0]);

@@ -22,6 +22,7 @@ pub mod hypercall;
 pub mod memory;
 pub mod msr;
 mod partition;
+mod reenlightenment;
 #[cfg(test)]
 mod testing;
 pub mod timers;
@@ -29,4 +30,5 @@ mod vp;
 
 pub use config::{Config, VERSION};
 pub use partition::{ConfigError, MAX_VPS, Partition, PartitionState};
+pub use reenlightenment::Notice;
 pub use vp::Vp;

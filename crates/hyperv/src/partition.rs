@@ -38,6 +38,8 @@ pub struct Partition {
     pub(crate) reenlightenment: AtomicU64,
     pub(crate) tsc_emulation_control: AtomicU64,
     pub(crate) tsc_emulation_status: AtomicU64,
+    /// TSC_FREQUENCY.
+    pub(crate) tsc_hz: AtomicU64,
 }
 
 /// The state of a [`Partition`] as plain data, to be saved and restored. The
@@ -142,6 +144,7 @@ impl Partition {
             reenlightenment: AtomicU64::new(state.reenlightenment.into_bits()),
             tsc_emulation_control: AtomicU64::new(state.tsc_emulation_control.into_bits()),
             tsc_emulation_status: AtomicU64::new(state.tsc_emulation_status.into_bits()),
+            tsc_hz: AtomicU64::new(config.tsc_hz),
             config,
         })
     }

@@ -49,6 +49,8 @@ Examples:
   cargo hynest run --no-enlightenments              L1 sees no Hv#1 interface
   cargo hynest run --without gpa-flush,ipi          all enlightenments but these
   cargo hynest run --audit-clean-fields --do linux  does L1 ever forget to clear a clean bit?
+  cargo hynest run --do clock --tsc-rate-change 20=150M --tsc-rate-change 25=80M
+                                                    L1 is moved, as it were, to machines with other TSCs
   cargo hynest run --kernel bzImage --cmdline 'console=ttyS0 quiet'
   cargo hynest run --json > summary.json            the summary for programs";
 
@@ -155,6 +157,9 @@ pub struct Run {
     /// Let hardware shadow a plain VMCS for L1, where the processor can: auto or off [default: auto]
     #[arg(long, value_name = "WHEN")]
     vmcs_shadowing: Option<VmcsShadowing>,
+    /// From this second on, the machine's TSC is taken to run at this rate, in Hz or as 150M; again for each change
+    #[arg(long, value_name = "AT=RATE")]
+    tsc_rate_change: Option<Vec<String>>,
     /// What L1's init does, in this order: steps, which are named below [default: measure,clock,linux,plain]
     #[arg(
         long = "do",
@@ -216,6 +221,7 @@ impl Run {
             without: self.without.clone(),
             audit_clean_fields: self.audit_clean_fields.then_some(true),
             vmcs_shadowing: self.vmcs_shadowing,
+            tsc_rate_change: self.tsc_rate_change.clone(),
             run: match self.interactive {
                 true => Some(vec!["shell".to_owned()]),
                 false => self.run.clone(),

@@ -18,6 +18,7 @@ pub fn check(scenario: &Scenario, log: Option<&Path>) -> Result<()> {
     scenario.memory_mib()?;
     scenario.cpus()?;
     scenario.enlightenments()?;
+    scenario.tsc_rate_changes()?;
     limit("timeout", scenario.timeout)?;
     limit("watchdog", scenario.watchdog)?;
     what_init_does(scenario)?;

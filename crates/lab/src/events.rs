@@ -115,6 +115,16 @@ pub enum FromL1 {
     L2End(L2End),
     /// An L2's memory was changed under it, and verified.
     Churn(Churn),
+    /// How often L1 has been told that the TSC's rate changed.
+    Reenlightenments {
+        /// Interrupts on all of its processors, since its boot.
+        count: u64,
+    },
+    /// L1's own user space read its clock.
+    L1Clock {
+        /// What came of it, as `vmm read-clock` says it.
+        line: String,
+    },
     /// An L2's vCPUs read their clocks.
     Clock(Clock),
     /// Exits of an L2 Linux while it read its clock.

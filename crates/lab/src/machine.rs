@@ -268,6 +268,11 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                 console.show(Level::L2(churn.name.clone()), &churn.line())?;
                 summary.churns.push(churn);
             }
+            Ok(FromL1::Reenlightenments { count }) => summary.reenlightenments = Some(count),
+            Ok(FromL1::L1Clock { line }) => {
+                console.show(Level::L1, &line)?;
+                summary.l1_clocks.push(line);
+            }
             Ok(FromL1::Clock(clock)) => {
                 console.show(Level::L1, &clock.line())?;
                 summary.clocks.push(clock);

@@ -40,6 +40,12 @@ pub struct Summary {
     pub churns: Vec<Churn>,
     /// L2s whose vCPUs read their clocks.
     pub clocks: Vec<Clock>,
+    /// What came of L1's reading its own clock.
+    #[serde(default)]
+    pub l1_clocks: Vec<String>,
+    /// How often L1 was told that the TSC's rate changed, where it says so.
+    #[serde(default)]
+    pub reenlightenments: Option<u64>,
     /// Verdicts of a test payload as L1.
     pub cases: Vec<Case>,
     /// What an auditing payload put to the test.
@@ -303,6 +309,9 @@ impl Summary {
                     "L2  {name}: {clock}; {exits} exits and {ticks} for L1's ticks"
                 )?;
             }
+        }
+        for line in &self.l1_clocks {
+            writeln!(out, "L1  {line}")?;
         }
         for clock in &self.clocks {
             writeln!(out, "L2  {}", clock.line())?;

@@ -124,10 +124,13 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         VmcsShadowing::Auto => "",
         VmcsShadowing::Off => " vmcs-shadowing=off",
     };
-    let command_line = format!(
+    let mut command_line = format!(
         "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={INSTRUCTIONS_PER_SECOND} \
          enlightenments={enlightenments}{audit}{shadowing}"
     );
+    if let Some(changes) = scenario.tsc_rate_changes()? {
+        command_line += &format!(" tsc_rate_change={changes}");
+    }
     let disk = dir.path().join("disk.img");
     let content = Content {
         image: &boot.image,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
+use hyperv::clock::RateChange;
 use hyperv::enlightenments::Set;
 use serde::Deserialize;
 
@@ -33,6 +34,8 @@ pub struct Scenario {
     pub audit_clean_fields: Option<bool>,
     /// Whether hardware shadows a plain VMCS for L1: `auto` (where the processor can) or `off`.
     pub vmcs_shadowing: Option<VmcsShadowing>,
+    /// When the machine's TSC takes on which rate: `AT=RATE`, in seconds of L1's reference clock and in Hz.
+    pub tsc_rate_change: Option<Vec<String>>,
     /// What L1's init does, in this order (see guest/init).
     pub run: Option<Vec<String>>,
     /// The operations that are measured; all that apply when absent.
@@ -100,6 +103,7 @@ impl Scenario {
             enlightenments: flags.enlightenments.or(self.enlightenments),
             audit_clean_fields: flags.audit_clean_fields.or(self.audit_clean_fields),
             vmcs_shadowing: flags.vmcs_shadowing.or(self.vmcs_shadowing),
+            tsc_rate_change: flags.tsc_rate_change.or(self.tsc_rate_change),
             run: flags.run.or(self.run),
             operations: flags.operations.or(self.operations),
             image: flags.image.or(self.image),
@@ -161,6 +165,19 @@ impl Scenario {
     /// Whether hardware shadows a plain VMCS for L1.
     pub fn vmcs_shadowing(&self) -> VmcsShadowing {
         self.vmcs_shadowing.unwrap_or_default()
+    }
+
+    /// The changes of the TSC's rate, in the words of L0's command line.
+    pub fn tsc_rate_changes(&self) -> Result<Option<String>> {
+        let changes = self.tsc_rate_change.as_deref().unwrap_or_default();
+        let changes = changes.iter().map(|text| {
+            let change: RateChange = text
+                .parse()
+                .map_err(|error| anyhow!("--tsc-rate-change {text}: {error}"))?;
+            Ok(change.to_string())
+        });
+        let changes = changes.collect::<Result<Vec<_>>>()?;
+        Ok((!changes.is_empty()).then(|| changes.join(",")))
     }
 
     /// The words for L1's init.
@@ -334,6 +351,23 @@ mod tests {
             }
             .cpus()
             .is_err()
+        );
+    }
+
+    #[test]
+    fn changes_of_the_tscs_rate_are_l0s_words() {
+        let words = |file| Scenario::parse(file).unwrap().tsc_rate_changes();
+        assert_eq!(words("").unwrap(), None);
+        assert_eq!(
+            words("tsc_rate_change = [\"1.5=150M\", \"2=80M\"]").unwrap(),
+            Some("1.5000000=150000000,2.0000000=80000000".to_owned())
+        );
+        let error = words("tsc_rate_change = [\"1.5=5M\"]")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("1.5=5M") && error.contains("10 MHz"),
+            "{error}"
         );
     }
 

@@ -245,14 +245,9 @@ impl Nested {
         merged: &mut Merged,
     ) {
         let primary = self.primary_controls();
-        let offset12 = if primary.contains(PrimaryControls::USE_TSC_OFFSETTING) {
-            get!(self.vmcs12, TSC_OFFSET)
-        } else {
-            0
-        };
         vmcs02.write(
             Field::TSC_OFFSET,
-            crate::tsc::compose_offset(policy.tsc_offset, offset12),
+            crate::tsc::compose_offset(policy.tsc_offset, self.tsc_offset()),
         );
         merged.fields += 1;
         if primary.contains(PrimaryControls::USE_TPR_SHADOW) {

@@ -1,5 +1,25 @@
 //! L2's time stamp counter: L1's offset on top of L0's (SDM 26.3).
 
+use vmx::PrimaryControls;
+
+use crate::Nested;
+use crate::vmcs12::get;
+
+impl Nested {
+    /// What L2's TSC is ahead of L1's by: L1's offset, where L1 uses one.
+    #[inline]
+    pub fn tsc_offset(&self) -> u64 {
+        if self
+            .primary_controls()
+            .contains(PrimaryControls::USE_TSC_OFFSETTING)
+        {
+            get!(self.vmcs12, TSC_OFFSET)
+        } else {
+            0
+        }
+    }
+}
+
 /// The TSC offset of VMCS 02. L2 sees the machine's TSC plus L0's offset for
 /// L1 plus L1's offset for L2, each modulo 2^64.
 #[inline(always)]

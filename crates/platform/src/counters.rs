@@ -89,6 +89,8 @@ counters! {
     AuditedEntries = "audited-entries",
     /// Fields that it found changed in a group declared clean, at each of these entries.
     StaleFields = "stale-fields",
+    /// RDTSCs, RDTSCPs and RDMSRs of the TSC that L0 answered, L1's and L2's, while it emulates.
+    EmulatedTscReads = "emulated-tsc-reads",
     /// VMREADs that L0 executed. This and the rest L0 keeps only when it is built with the feature
     /// `count-accesses`; without it, the counter port has no such counter.
     Reads02 = "l0-vmreads",

@@ -1,5 +1,6 @@
 //! L0's command line: `key=value` words.
 
+use hyperv::clock::{BadRateChange, RateChange};
 use hyperv::enlightenments::Set;
 
 use crate::output::Sink;
@@ -43,6 +44,9 @@ pub struct Options {
     pub vps: Option<usize>,
     /// The TSC's rate; measured when absent.
     pub tsc_hz: Option<u64>,
+    /// When the machine is to be taken for one whose TSC has another rate.
+    /// A list with commas, which `parse` has found good: there is no heap yet.
+    rate_changes: &'static str,
     /// What L1 is offered.
     pub enlightenments: Set,
     /// What L1 is watched for.
@@ -62,6 +66,8 @@ pub enum Wrong<'a> {
         /// What stands behind it.
         value: &'a str,
     },
+    /// What is no change of the TSC's rate.
+    RateChange(BadRateChange),
     /// A list of enlightenments that cannot be had.
     Enlightenments(hyperv::enlightenments::ParseError<'a>),
 }
@@ -71,26 +77,33 @@ impl core::fmt::Display for Wrong<'_> {
         match self {
             Self::Unknown(word) => write!(
                 f,
-                "unknown option '{word}': out, in, memory, vps, tsc_hz, enlightenments, audit and vmcs-shadowing are known"
+                "unknown option '{word}': out, in, memory, vps, tsc_hz, tsc_rate_change, enlightenments, audit and vmcs-shadowing are known"
             ),
             Self::Value { key, value } => write!(f, "option {key} does not take '{value}'"),
+            Self::RateChange(error) => write!(f, "option tsc_rate_change: {error}"),
             Self::Enlightenments(error) => write!(f, "option enlightenments: {error}"),
         }
     }
 }
 
 impl Options {
+    /// When the machine is to be taken for one whose TSC has another rate.
+    pub fn rate_changes(&self) -> impl Iterator<Item = RateChange> {
+        self.rate_changes.split(',').flat_map(str::parse)
+    }
+
     /// Reads a command line. GRUB puts no program name into it.
     ///
     /// # Errors
     /// The first word that is wrong.
-    pub fn parse(line: &str) -> Result<Options, Wrong<'_>> {
+    pub fn parse(line: &'static str) -> Result<Options, Wrong<'static>> {
         let mut options = Options {
             output: Sink::E9,
             input: Input::None,
             memory: None,
             vps: None,
             tsc_hz: None,
+            rate_changes: "",
             enlightenments: Set::ALL,
             audit: Audit::None,
             vmcs_shadowing: VmcsShadowing::Auto,
@@ -121,6 +134,12 @@ impl Options {
                 "tsc_hz" => {
                     let hz = value.parse().ok().filter(|&n| n > 0);
                     options.tsc_hz = Some(hz.ok_or(wrong)?);
+                }
+                "tsc_rate_change" => {
+                    for one in value.split(',') {
+                        one.parse::<RateChange>().map_err(Wrong::RateChange)?;
+                    }
+                    options.rate_changes = value;
                 }
                 "enlightenments" => {
                     options.enlightenments = Set::parse(value).map_err(Wrong::Enlightenments)?;

@@ -21,7 +21,7 @@ impl Vp {
     /// L1's TSC now.
     #[inline(always)]
     pub fn tsc_now(&self) -> u64 {
-        tsc::now().wrapping_add(self.tsc_offset)
+        self.tsc_counter_now().wrapping_add(self.tsc_offset)
     }
 
     /// L1 and L2 take turns: what waits for L1 finds another guest, and windows another VMCS.
@@ -103,19 +103,55 @@ impl Vp {
     pub fn update_deadline(&mut self) {
         // By what is left, not by moments: a guest's "never" is no moment of the processor's TSC.
         let now = tsc::now();
-        let left = |deadline: u64, offset: u64| deadline.saturating_sub(now.wrapping_add(offset));
+        let counter = self.tsc_counter(now);
+        let left =
+            |deadline: u64, offset: u64| deadline.saturating_sub(counter.wrapping_add(offset));
         let apic = self.apic.next_deadline_tsc();
         let synthetic = self.hv_next_deadline();
         let timers = [
             apic.map(|at| left(at, self.tsc_offset)),
-            synthetic.map(|at| left(at, self.partition.tsc_offset)),
+            synthetic.map(|at| left(at, self.partition_offset)),
         ];
         let next = timers.into_iter().flatten().min();
-        let mut deadline = next.map_or(u64::MAX, |left| now.saturating_add(left));
-        if self.index == 0 && self.partition.has_input {
-            deadline = deadline.min(now + self.partition.tsc_hz / POLLS_PER_SECOND);
+        let mut deadline = next.map_or(u64::MAX, |left| {
+            now.saturating_add(self.processor_ticks(now, left))
+        });
+        if self.index == 0 && self.partition.has_agenda {
+            deadline = deadline.min(self.next_of_agenda(now));
         }
         self.set_deadline(deadline, now);
+    }
+
+    /// When L0 has something to do by itself, in the processor's TSC, which reads `now`.
+    #[cold]
+    fn next_of_agenda(&self, now: u64) -> u64 {
+        let change = self.partition.next_rate_change().and_then(|change| {
+            let due = self.partition.hyperv.clock().tsc_at(change.at)?;
+            let tsc = self.tsc_counter(now).wrapping_add(self.partition_offset);
+            let left = self.processor_ticks(now, due.0.saturating_sub(tsc));
+            Some(now.saturating_add(left))
+        });
+        let poll = now + self.partition.tsc_hz / POLLS_PER_SECOND;
+        let poll = self.partition.has_input.then_some(poll);
+        [change, poll]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Looks for console input, and has the TSC's rate change if it is time.
+    #[cold]
+    fn attend_agenda(&mut self) {
+        if self.partition.has_input {
+            self.partition.poll_input();
+        }
+        while let Some(change) = self.partition.next_rate_change()
+            && change.at <= self.reference_now()
+        {
+            self.partition.pass_rate_change();
+            self.change_tsc_rate(change.hz.into());
+        }
     }
 
     fn set_deadline(&mut self, deadline: u64, now: u64) {
@@ -131,8 +167,8 @@ impl Vp {
         let now = self.tsc_now();
         let _ = self.apic.expire(now);
         self.hv_expire_timers();
-        if self.index == 0 && self.partition.has_input {
-            self.partition.poll_input();
+        if self.index == 0 && self.partition.has_agenda {
+            self.attend_agenda();
         }
         self.update_deadline();
         // A period shorter than an exit would leave the guest no instruction in between.
@@ -162,6 +198,7 @@ impl Vp {
         loop {
             // A kick from before this point is answered by the drain below.
             let _ = crate::cpu::per_cpu::this().take_kick();
+            self.attend_meeting();
             self.drain_inbox();
             if tsc::now() >= self.deadline {
                 self.expire_timers();

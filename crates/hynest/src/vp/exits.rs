@@ -228,13 +228,17 @@ impl Vp {
         self.arm_timer();
     }
 
-    /// After [`publish_entry`]: forgets what others have taken away, and arms the timer.
+    /// After [`publish_entry`]: forgets what others have taken away, attends a meeting if one has
+    /// been called, and arms the timer.
     fn settle(&mut self) {
-        if self.nested.is_in_l2() {
+        let was_asked = if self.nested.is_in_l2() {
             self.settle_shadow();
-            self.settle_l2_translations();
+            self.settle_l2_translations()
         } else {
-            self.settle_l1_translations();
+            self.settle_l1_translations()
+        };
+        if was_asked && self.meet_instead_of_entering() {
+            return self.prepare_entry();
         }
         if self.nested.take_leave_at_once() {
             write(Field::VMX_PREEMPTION_TIMER_VALUE, 0);
@@ -347,6 +351,8 @@ impl Vp {
             | BasicExitReason::Pconfig
             | BasicExitReason::Umwait
             | BasicExitReason::Tpause => self.inject_ud(),
+            BasicExitReason::Rdtsc => self.rdtsc_exit(),
+            BasicExitReason::Rdtscp => self.rdtscp_exit(),
             // There is no counter to read.
             BasicExitReason::Rdpmc => self.inject_gp(),
             // A hardware task switch has no 64-bit form and no user among the kernels this

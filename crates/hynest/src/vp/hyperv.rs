@@ -1,7 +1,7 @@
 //! The Hv#1 server's place in the exit handlers.
 
 use addr::Gpa1;
-use hyperv::clock::Tsc;
+use hyperv::clock::{ReferenceTime, Tsc};
 use hyperv::crash::CrashReport;
 use hyperv::memory::{ReadMemory, Unmapped, WriteMemory};
 use hyperv::msr::{GeneralProtection, Read, Write};
@@ -54,13 +54,18 @@ impl Vp {
     /// The TSC that the partition's reference clock follows.
     #[inline]
     fn clock_now(&self) -> Tsc {
-        Tsc(crate::cpu::tsc::now().wrapping_add(self.partition.tsc_offset))
+        Tsc(self.tsc_counter_now().wrapping_add(self.partition_offset))
+    }
+
+    /// The partition's reference time now.
+    pub fn reference_now(&self) -> ReferenceTime {
+        self.partition.hyperv.clock().reference(self.clock_now())
     }
 
     /// Seconds since the partition began, by its reference clock.
     pub fn reference_seconds(&self) -> u64 {
         const UNITS_PER_SECOND: u64 = 10_000_000;
-        self.partition.hyperv.clock().reference(self.clock_now()).0 / UNITS_PER_SECOND
+        self.reference_now().0 / UNITS_PER_SECOND
     }
 
     /// RDMSR of a synthetic MSR.
@@ -118,8 +123,7 @@ impl Vp {
                 self.apic.set_task_priority(priority);
                 self.attention = true;
             }
-            // TSC reads are not emulated yet, so there is nothing that could end.
-            Write::EndTscEmulation => {}
+            Write::EndTscEmulation => self.end_tsc_emulation(),
         }
         Ok(())
     }

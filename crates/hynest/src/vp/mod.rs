@@ -13,6 +13,7 @@ mod hypercalls;
 mod hyperv;
 mod io;
 mod loader;
+mod meeting;
 mod memory;
 mod mmio;
 mod msr;
@@ -23,11 +24,13 @@ mod report;
 mod shootdown;
 mod start;
 mod string_io;
+mod time;
 mod vmcs;
 mod vmcs01;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use ::hyperv::clock::Emulation;
 use addr::Spa;
 use platform::apic::LocalApic;
 use platform::counters::Counter;
@@ -121,8 +124,12 @@ pub struct Vp {
     timer_target: u64,
     /// The VMX-preemption timer counts once in 2^this TSC ticks.
     timer_shift: u32,
-    /// L1's TSC less the processor's.
+    /// L1's TSC less the processor's, or less what stands for it ([`Vp::tsc_counter`]).
     tsc_offset: u64,
+    /// The same of a VP whose TSC L1 has not written: of the partition.
+    partition_offset: u64,
+    /// What stands for the processor's TSC while TSC reads are emulated.
+    emulation: Option<Emulation>,
     apic: LocalApic,
     hyperv: ::hyperv::Vp,
     msrs: platform::msr::MsrState,

@@ -7,7 +7,6 @@ use vmx::Field;
 
 use super::vmcs::write;
 use super::{Registers, Vp};
-use crate::cpu::tsc;
 
 /// IA32_TIME_STAMP_COUNTER.
 const TSC: u32 = 0x10;
@@ -69,7 +68,11 @@ impl Vp {
                 self.withdraw_eoi_assist();
                 self.apic.read_msr(msr, self.tsc_now())?
             }
-            TSC => self.tsc_now(),
+            // Open but for the time of an emulation.
+            TSC => {
+                self.count(Counter::EmulatedTscReads);
+                self.guest_tsc_now()
+            }
             TSC_DEADLINE => self.apic.tsc_deadline(),
             APIC_BASE => self.apic.base(),
             _ if VMX.contains(&msr) => self.partition.offered.msr(msr).ok_or(Refused)?,
@@ -109,7 +112,7 @@ impl Vp {
 
     /// Makes L1's TSC on this VP read `value` now, whether L1 writes it or a list of L1's does.
     fn set_tsc(&mut self, value: u64) {
-        self.tsc_offset = value.wrapping_sub(tsc::now());
+        self.tsc_offset = value.wrapping_sub(self.tsc_counter_now());
         self.nested_follow_tsc();
         self.update_deadline();
     }

@@ -1,9 +1,10 @@
 //! A partition: what its VPs share.
 
 use alloc::boxed::Box;
-use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use addr::Spa;
+use hyperv::clock::{RateChange, TscSource};
 use platform::apic::{self, Inbox};
 use platform::interrupt::Message;
 use platform::ioapic::Ioapic;
@@ -49,19 +50,25 @@ pub struct Partition {
     pub controls: Controls,
     /// EPT 01.
     pub eptp01: Eptp,
-    /// L0's MSR bitmap for L1.
-    pub msr_bitmap: Spa,
-    /// The rules behind that bitmap, which L2's is merged from.
-    pub msr_filter: nested::msr_bitmap::MsrFilter,
     /// What VMCS 01s need where hardware shadows plain VMCSs for L1.
     pub shadow_bitmaps: Option<super::nested::ShadowBitmaps>,
+    /// The MSRs that exit.
+    pub interception: MsrInterception,
+    /// Those that exit while TSC reads are emulated.
+    pub interception_of_tsc: MsrInterception,
+    /// What the partition's TSC comes from. It changes in meetings of all VPs only.
+    pub time: Mutex<TscSource>,
+    /// When the machine's TSC is to take on other rates, in order.
+    rate_changes: Box<[RateChange]>,
+    /// How many of them have come to pass.
+    passed: AtomicUsize,
     /// The shadow tables of L1's EPTs.
     pub shadows: Mutex<super::nested::Shadows>,
     /// The time of day when the partition began, in seconds since 1970.
     pub began: u64,
-    /// The TSC's rate.
+    /// The rate of the processors' TSC.
     pub tsc_hz: u64,
-    /// What is added to the processors' TSC to give the partition's.
+    /// What is added to the processors' TSC to give the partition's at first.
     pub tsc_offset: u64,
     /// How L1's first VP begins.
     pub entry: platform::boot::EntryState,
@@ -71,7 +78,17 @@ pub struct Partition {
     pub has_input: bool,
     /// Whether the clean-field auditor looks at L1's entries.
     pub is_audited: bool,
+    /// Whether the first VP has anything to look after beside its guests.
+    pub has_agenda: bool,
     devices: Mutex<Devices>,
+}
+
+/// Which MSRs L1 does not reach without an exit.
+pub struct MsrInterception {
+    /// L0's MSR bitmap for L1.
+    pub bitmap: Spa,
+    /// The rules behind that bitmap, which L2's is merged from.
+    pub filter: nested::msr_bitmap::MsrFilter,
 }
 
 /// The devices that VPs share.
@@ -124,6 +141,17 @@ impl Partition {
         });
     }
 
+    /// The next change of the TSC's rate.
+    pub fn next_rate_change(&self) -> Option<RateChange> {
+        let passed = self.passed.load(Ordering::Relaxed);
+        self.rate_changes.get(passed).copied()
+    }
+
+    /// That change comes to pass. The first VP alone sees to them.
+    pub fn pass_rate_change(&self) {
+        self.passed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Hands what has been typed to the console UART.
     pub fn poll_input(&self) {
         const LINE_STATUS: u16 = 0x3FD;
@@ -158,9 +186,13 @@ impl Partition {
             offered: parts.offered,
             controls: parts.controls,
             eptp01: parts.eptp01,
-            msr_bitmap: parts.msr_bitmap,
-            msr_filter: parts.msr_filter,
             shadow_bitmaps: parts.shadow_bitmaps,
+            interception: parts.interception,
+            interception_of_tsc: parts.interception_of_tsc,
+            time: Mutex::new(parts.time),
+            has_agenda: parts.has_input || !parts.rate_changes.is_empty(),
+            rate_changes: parts.rate_changes,
+            passed: AtomicUsize::new(0),
             shadows: Mutex::new(parts.shadows),
             began: parts.began,
             tsc_hz: parts.tsc_hz,
@@ -189,9 +221,11 @@ pub struct Parts {
     pub offered: Capabilities,
     pub controls: Controls,
     pub eptp01: Eptp,
-    pub msr_bitmap: Spa,
-    pub msr_filter: nested::msr_bitmap::MsrFilter,
     pub shadow_bitmaps: Option<super::nested::ShadowBitmaps>,
+    pub interception: MsrInterception,
+    pub interception_of_tsc: MsrInterception,
+    pub time: TscSource,
+    pub rate_changes: Box<[RateChange]>,
     pub shadows: super::nested::Shadows,
     pub began: u64,
     pub tsc_hz: u64,

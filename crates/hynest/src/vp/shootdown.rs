@@ -92,6 +92,12 @@ pub fn take_l2_flush(cell: &Cell) -> bool {
     l2_flush_is_asked(cell) && cell.flush_l2.swap(false, Ordering::SeqCst)
 }
 
+/// Makes the VP `index` look at what it has to forget before it enters a guest again.
+pub fn ask_for_flush(index: usize) {
+    CELLS[index].flush_l1.store(true, Ordering::SeqCst);
+    CELLS[index].flush_l2.store(true, Ordering::SeqCst);
+}
+
 /// This VP is about to run this context; before [`publish_entry`]. Returns whether it is another
 /// one than the last: its translations must go then.
 #[inline(always)]
@@ -155,11 +161,14 @@ impl Vp {
         shoot_down(self.index, vps, targets);
     }
 
-    /// Forgets L1's linear translations on this processor if another VP has asked for it.
-    pub fn settle_l1_translations(&self) {
-        if take_l1_flush(self.cell) {
+    /// Forgets L1's linear translations on this processor if another VP has asked for it, and
+    /// returns whether one has.
+    pub fn settle_l1_translations(&self) -> bool {
+        let is_asked = take_l1_flush(self.cell);
+        if is_asked {
             // SAFETY: root operation; L0 needs a processor with VPIDs and this scope.
             let _ = unsafe { invvpid(InvvpidScope::Single(VPID01)) };
         }
+        is_asked
     }
 }

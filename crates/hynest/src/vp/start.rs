@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use ::nested::msr_bitmap::{MsrAccess, MsrFilter};
 use addr::{Gpa1, PAGE_SIZE, Spa};
-use hyperv::clock::Tsc;
+use hyperv::clock::{RateChange, Tsc, TscSource};
 use platform::apic::{Inbox, LocalApic, TimerClock};
 use platform::msr::{HostMsrs, MsrPolicy};
 use spin::Once;
@@ -15,7 +15,7 @@ use vmx::{Capabilities, PrimaryControls, instructions};
 use super::hardware::{self, Unfit};
 use super::memory::L1Memory;
 use super::nested::{self as nested_vp, NestedVp, ShadowBitmaps, TableAccess, TableSource};
-use super::partition::{Partition, Parts};
+use super::partition::{MsrInterception, Partition, Parts};
 use super::vmcs01::{self, Controls, Structures};
 use super::{Activity, Registers, Vp, cpuid, entry, loader, report, shootdown};
 use crate::boot::information::{Information, Module};
@@ -95,6 +95,10 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
         },
         Tsc(0),
     );
+    let time = match TscSource::new(tsc_offset, tsc_hz) {
+        Ok(time) => time,
+        Err(error) => fatal::refuse(format_args!("{error}")),
+    };
     let hyperv = match hyperv {
         Ok(hyperv) => hyperv,
         Err(error) => fatal::refuse(format_args!("{error}")),
@@ -119,14 +123,21 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
     );
     let offered = ::nested::caps::offer(&capabilities, cr4_offered);
     let shadows = nested_vp::for_partition(&capabilities, &offered, address_width, vps);
-    let msr_filter = msr_filter(&msrs);
+    let interception = msr_interception(&msrs, |_, _| true);
+    let interception_of_tsc = msr_interception(&msrs, |msr, access| {
+        (msr, access) != (TIME_STAMP_COUNTER, MsrAccess::Read)
+    });
+    let mut rate_changes: Box<[RateChange]> = options.rate_changes().collect();
+    rate_changes.sort();
     let _ = PARTITION.call_once(|| {
         Partition::new(Parts {
             memory,
             inboxes,
             hyperv,
-            msr_bitmap: place_msr_bitmap(&msr_filter),
-            msr_filter,
+            interception,
+            interception_of_tsc,
+            time,
+            rate_changes,
             msrs,
             cr4_offered,
             address_width,
@@ -298,18 +309,28 @@ fn find_files(information: &mut Information) -> Files {
     }
 }
 
+/// IA32_TIME_STAMP_COUNTER.
+const TIME_STAMP_COUNTER: u32 = 0x10;
+
 /// What of the MSRs L1 may access without an exit: everything exits but what the platform's
-/// policy lets through.
-fn msr_filter(policy: &MsrPolicy) -> MsrFilter {
+/// policy lets through and `is_open`, too.
+fn msr_interception(
+    policy: &MsrPolicy,
+    is_open: impl Fn(u32, MsrAccess) -> bool,
+) -> MsrInterception {
     let mut filter = MsrFilter::closed();
     for rule in policy.passthrough() {
         let accesses = [(rule.read, MsrAccess::Read), (rule.write, MsrAccess::Write)];
-        for (_, access) in accesses.into_iter().filter(|(open, _)| *open) {
+        let opens = |&(open, access): &(bool, MsrAccess)| open && is_open(rule.msr, access);
+        for (_, access) in accesses.into_iter().filter(opens) {
             // An MSR outside of the bitmap's ranges exits, which its emulation allows for.
             let _ = filter.open(rule.msr, access);
         }
     }
-    filter
+    MsrInterception {
+        bitmap: place_msr_bitmap(&filter),
+        filter,
+    }
 }
 
 /// Puts the bitmap of a filter where VMCS 01 can name it.
@@ -349,7 +370,7 @@ pub fn run(index: usize) -> ! {
         &partition.controls,
         &Structures {
             eptp: partition.eptp01,
-            msr_bitmap: partition.msr_bitmap,
+            msr_bitmap: partition.interception.bitmap,
             tsc_offset: partition.tsc_offset,
             cr4_mask: partition.cr4_mask(),
         },
@@ -384,6 +405,8 @@ pub fn run(index: usize) -> ! {
         timer_target: 0,
         timer_shift: (partition.capabilities.misc & 31) as u32,
         tsc_offset: partition.tsc_offset,
+        partition_offset: partition.tsc_offset,
+        emulation: None,
         apic: LocalApic::new(index as u32, index == 0, partition.clock),
         hyperv: ::hyperv::Vp::new(index as u32),
         msrs: partition.msrs.initial_state(),

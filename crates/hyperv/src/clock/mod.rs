@@ -3,14 +3,19 @@
 //! Reference time counts units of 100 ns from the partition's creation. It is
 //! a straight line over the TSC, and one formula serves both who reads the
 //! MSR (here) and who reads the reference TSC page (the guest), so that the
-//! two never disagree.
+//! two never disagree. The TSC itself is the machine's or, where the machine's
+//! rate has changed, an emulation of the old one: [`TscSource`].
 
 mod page;
+mod rate_change;
 mod shared;
+mod source;
 mod timeline;
 
 pub use page::TscPage;
+pub use rate_change::{BadRateChange, RateChange};
 pub use shared::ReferenceClock;
+pub use source::{Emulation, TscSource};
 pub use timeline::{Timeline, TooSlow};
 
 /// Units of reference time in a second.

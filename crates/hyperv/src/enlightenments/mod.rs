@@ -104,7 +104,7 @@ enlightenments! {
     XmmInput = "xmm-input", offered, needs [],
         "hypercall input of up to 112 bytes in registers";
     /// REENLIGHTENMENT_CONTROL, TSC_EMULATION_CONTROL and -STATUS.
-    Reenlightenment = "reenlightenment", later, needs [FrequencyMsrs],
+    Reenlightenment = "reenlightenment", offered, needs [FrequencyMsrs],
         "L1 learns that it was moved and the TSC's frequency changed";
 }
 

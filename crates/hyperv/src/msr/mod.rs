@@ -51,8 +51,9 @@ pub enum Write {
     Icr(u64),
     /// The local APIC's task priority register is written.
     Tpr(u8),
-    /// L1 has taken note of the TSC's new frequency: TSC reads are to be
-    /// emulated no longer, on any VP, and the clock is to follow the TSC as it is.
+    /// L1 has taken note that the TSC's frequency changed: TSC reads are to be
+    /// emulated no longer, on any VP. [`crate::Partition::end_tsc_emulation`]
+    /// does it, with all VPs stopped.
     EndTscEmulation,
 }
 

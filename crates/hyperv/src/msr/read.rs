@@ -39,7 +39,7 @@ impl Partition {
             Msr::HYPERCALL => self.hypercall.load(Ordering::Relaxed),
             Msr::RESET => 0,
             Msr::REFERENCE_TSC => self.tsc_page.lock().register.into_bits(),
-            Msr::TSC_FREQUENCY => self.config.tsc_hz,
+            Msr::TSC_FREQUENCY => self.tsc_hz.load(Ordering::Relaxed),
             Msr::APIC_FREQUENCY => self.config.apic_hz,
             Msr::CRASH_P0 => self.crash[0].load(Ordering::Relaxed),
             Msr::CRASH_P1 => self.crash[1].load(Ordering::Relaxed),

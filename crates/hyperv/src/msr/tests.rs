@@ -365,7 +365,16 @@ fn reenlightenment_registers() {
         m.write(Msr::TSC_EMULATION_STATUS, 0),
         Ok(Write::EndTscEmulation)
     );
-    assert_eq!(m.read(Msr::TSC_EMULATION_STATUS), Ok(0));
+    assert_eq!(
+        m.read(Msr::TSC_EMULATION_STATUS),
+        Ok(1),
+        "in progress until it has been ended"
+    );
+    assert_eq!(m.write(Msr::TSC_EMULATION_CONTROL, 1), Ok(Write::Done));
+    assert_eq!(
+        m.write(Msr::TSC_EMULATION_CONTROL, 0),
+        Ok(Write::EndTscEmulation)
+    );
 }
 
 #[test]

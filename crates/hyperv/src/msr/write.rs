@@ -81,7 +81,7 @@ impl Partition {
                 );
             }
             Msr::TSC_EMULATION_CONTROL => {
-                return store(&self.tsc_emulation_control, value, TscEmulation::RESERVED);
+                return self.write_tsc_emulation_control(value);
             }
             Msr::TSC_EMULATION_STATUS => return self.write_tsc_emulation_status(value),
             _ => return Err(GeneralProtection),
@@ -159,14 +159,28 @@ impl Partition {
     }
 
     fn write_tsc_emulation_status(&self, value: u64) -> Result<Write, GeneralProtection> {
-        let before = TscEmulation::from_bits(self.tsc_emulation_status.load(Ordering::Relaxed));
         // L1 can end the emulation but not begin one.
-        store(&self.tsc_emulation_status, value, u64::MAX)?;
-        Ok(if before.active() {
-            Write::EndTscEmulation
-        } else {
-            Write::Done
+        if value != 0 {
+            return Err(GeneralProtection);
+        }
+        Ok(self.end_of_emulation())
+    }
+
+    fn write_tsc_emulation_control(&self, value: u64) -> Result<Write, GeneralProtection> {
+        store(&self.tsc_emulation_control, value, TscEmulation::RESERVED)?;
+        Ok(match TscEmulation::from_bits(value).active() {
+            true => Write::Done,
+            // Emulation that is not wanted any more ends.
+            false => self.end_of_emulation(),
         })
+    }
+
+    /// The register goes on saying what is: it changes with the TSC.
+    fn end_of_emulation(&self) -> Write {
+        match self.is_tsc_emulated() {
+            true => Write::EndTscEmulation,
+            false => Write::Done,
+        }
     }
 }
 

@@ -38,6 +38,7 @@ impl Evidence<'_> {
             "gpa-flush" => self.gpa_flush(),
             "tlb-flush" => self.between_vps("hypercall for remote TLB flush", "tlb-flushes"),
             "ipi" => self.between_vps("Using IPI hypercalls", "ipis"),
+            "reenlightenment" => self.reenlightenment(),
             _ => return None,
         };
         Some(Proof {
@@ -46,6 +47,22 @@ impl Evidence<'_> {
             l0,
             verdict,
         })
+    }
+
+    /// Interrupts that tell of changes of the TSC's rate, and reads that were emulated until L1 had taken note.
+    fn reenlightenment(&self) -> (String, String, Verdict) {
+        match self.summary.reenlightenments {
+            None => unused("counts no such interrupts"),
+            Some(0) => unused("was told of no change of the TSC's rate"),
+            Some(count) => {
+                let reads = self.count("emulated-tsc-reads");
+                (
+                    format!("was told {count} times of another TSC rate"),
+                    reads.map_or_else(String::new, |n| format!("{} emulated reads", grouped(n))),
+                    Verdict::Proved,
+                )
+            }
+        }
     }
 
     /// A line of L1's log is all there is to see.

@@ -109,6 +109,18 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
             none_found,
         ),
         run(
+            "payload, the TSC's rate changes",
+            "groups=time",
+            &[
+                "--tsc-rate-change=0.2=150M",
+                "--tsc-rate-change=0.5=40M",
+                "--tsc-rate-change=1=400M",
+                "--tsc-rate-change=1.2=99999989",
+                "--tsc-rate-change=1.5=100M",
+            ],
+            Expected::Verdicts,
+        ),
+        run(
             "L1 triple-faults",
             "groups=hostile test=last-triple-fault",
             &[],

@@ -9,6 +9,7 @@ mod exits;
 mod hostile;
 mod hypercalls;
 mod platform;
+mod time;
 mod vmx;
 
 use crate::rt::harness::Group;
@@ -24,5 +25,6 @@ pub const ALL: &[Group] = &[
     clean_fields::GROUP,
     hypercalls::GROUP,
     hostile::GROUP,
+    time::GROUP,
     audit::GROUP,
 ];

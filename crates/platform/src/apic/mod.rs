@@ -268,9 +268,15 @@ impl LocalApic {
         expired
     }
 
-    /// The rates the timer was made with.
+    /// The rates that the timer goes by.
     pub fn clock(&self) -> TimerClock {
         self.timer.clock()
+    }
+
+    /// The TSC has another rate from `now` on, a TSC value of this VP: a running
+    /// count goes on at its own rate. A TSC deadline stays the value it is.
+    pub fn set_clock(&mut self, clock: TimerClock, now: u64) {
+        self.timer.set_clock(clock, now);
     }
 
     /// IA32_TSC_DEADLINE as RDMSR shows it.

@@ -21,6 +21,11 @@ impl TimerClock {
         Some(Self { tsc_hz, apic_hz })
     }
 
+    /// The same timer beside a TSC of another rate; `None` if that is 0.
+    pub const fn with_tsc_hz(self, tsc_hz: u64) -> Option<Self> {
+        Self::new(tsc_hz, self.apic_hz)
+    }
+
     /// Frequency of the undivided timer in Hz: what HV_X64_MSR_APIC_FREQUENCY tells L1.
     pub const fn apic_hz(self) -> u64 {
         self.apic_hz
@@ -100,6 +105,12 @@ impl Timer {
 
     pub(super) const fn clock(&self) -> TimerClock {
         self.clock
+    }
+
+    pub(super) fn set_clock(&mut self, clock: TimerClock, now: u64) {
+        let left = self.current(now);
+        self.clock = clock;
+        self.resume(left, now);
     }
 
     pub(super) const fn initial(&self) -> u32 {

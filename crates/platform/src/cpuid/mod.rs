@@ -10,6 +10,7 @@
 
 pub(crate) mod features;
 pub mod names;
+mod rate;
 mod xsave;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 
 use features::{EXTENDED_1_ECX, EXTENDED_1_EDX, LEAF_1_ECX, LEAF_1_EDX};
 use features::{LEAF_7_EBX, LEAF_7_ECX, LEAF_7_EDX};
+use rate::TscRate;
 use xsave::Xsave;
 
 use crate::GeneralProtection;
@@ -76,7 +78,8 @@ const LAST_BASIC: u32 = TSC_RATE;
 /// The TSC's rate as a multiple of the APIC timer's.
 const TSC_RATE: u32 = 0x15;
 const LAST_EXTENDED: u32 = 0x8000_0008;
-const BASIC_COUNT: usize = LAST_BASIC as usize + 1;
+/// Leaves that are kept as they are: those below the TSC's rate.
+const BASIC_COUNT: usize = TSC_RATE as usize;
 const EXTENDED_COUNT: usize = (LAST_EXTENDED - 0x8000_0000) as usize + 1;
 /// Most caches that leaf 4 describes.
 const CACHES: usize = 8;
@@ -85,8 +88,9 @@ const APIC: u32 = 1 << 9;
 const OSXSAVE: u32 = 1 << 27;
 
 /// CPUID of a partition.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct CpuidPolicy {
+    rate: TscRate,
     basic: [Registers; BASIC_COUNT],
     extended: [Registers; EXTENDED_COUNT],
     caches: [Registers; CACHES],
@@ -122,6 +126,7 @@ impl CpuidPolicy {
             Xsave::default()
         };
         let mut policy = Self {
+            rate: TscRate::new(config.tsc_hz),
             basic: [Registers::default(); BASIC_COUNT],
             extended: [Registers::default(); EXTENDED_COUNT],
             caches: [Registers::default(); CACHES],
@@ -142,13 +147,6 @@ impl CpuidPolicy {
             // management, which is L0's.
             eax: 1 << 2,
             ..Registers::default()
-        };
-        policy.basic[TSC_RATE as usize] = Registers {
-            // The ratio is 1: EAX denominator, EBX numerator, ECX the APIC timer's rate.
-            eax: 1,
-            ebx: 1,
-            ecx: config.tsc_hz,
-            edx: 0,
         };
         policy.basic[7] = policy.leaf_7(basic_host(7, 0), config);
         for (index, cache) in policy.caches.iter_mut().enumerate() {
@@ -181,8 +179,14 @@ impl CpuidPolicy {
             7 if subleaf != 0 => Registers::default(),
             0xB => self.topology(subleaf, vp),
             0xD => self.xsave.leaf(subleaf, vp.xcr0),
+            TSC_RATE => self.rate.leaf(),
             leaf => self.basic[leaf as usize],
         }
+    }
+
+    /// The TSC's rate is another one from now on, in Hz; the APIC timer's stays.
+    pub fn set_tsc_hz(&self, tsc_hz: u32) {
+        self.rate.set(tsc_hz);
     }
 
     /// The state components that L1 may enable in XCR0.

@@ -146,10 +146,13 @@ impl Vp {
         }
     }
 
-    /// Forgets L2's linear translations on this processor if an L2 has asked for it.
-    pub fn settle_l2_translations(&self) {
-        if shootdown::take_l2_flush(self.cell) {
+    /// Forgets L2's linear translations on this processor if another VP has asked for it, and
+    /// returns whether one has.
+    pub fn settle_l2_translations(&self) -> bool {
+        let is_asked = shootdown::take_l2_flush(self.cell);
+        if is_asked {
             super::flush_vpid02();
         }
+        is_asked
     }
 }

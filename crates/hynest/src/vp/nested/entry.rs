@@ -213,7 +213,7 @@ impl Vp {
     }
 
     #[cold]
-    fn merge_msr_bitmap(&mut self) {
+    pub(super) fn merge_msr_bitmap(&mut self) {
         self.count(Counter::MsrBitmapMerges);
         let page = self
             .nested
@@ -232,7 +232,7 @@ impl Vp {
         };
         self.nested
             .bitmap
-            .merge(&self.partition.msr_filter, page.as_ref(), &x2apic);
+            .merge(&self.msr_interception().filter, page.as_ref(), &x2apic);
     }
 
     /// L1 uses no EPT for L2: L2's physical addresses are L1's.

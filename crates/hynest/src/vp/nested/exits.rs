@@ -130,6 +130,9 @@ impl Vp {
             // As for L1, whose CPUID shows neither: an L2 has no more than its L1.
             BasicExitReason::Mwait | BasicExitReason::Monitor => self.inject_ud(),
             BasicExitReason::Rdpmc => self.inject_gp(),
+            // L1 lets L2 read the TSC, which L0 emulates.
+            BasicExitReason::Rdtsc => self.rdtsc_exit(),
+            BasicExitReason::Rdtscp => self.rdtscp_exit(),
             BasicExitReason::Init | BasicExitReason::StartUpIpi => {}
             BasicExitReason::IoSmi | BasicExitReason::OtherSmi => {}
             other => panic!("L0 asked for no exit of kind {other:?} from L2"),

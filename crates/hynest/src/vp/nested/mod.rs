@@ -36,8 +36,8 @@ pub use shadow_vmcs::Bitmaps as ShadowBitmaps;
 pub use space::NotPermitted;
 
 use super::Vp;
-use super::partition::Partition;
-use super::vmcs::{read, write};
+use super::partition::{MsrInterception, Partition};
+use super::vmcs::{modify, read, write};
 use bitmap::Bitmap02;
 use pages::L1Page;
 use shadow_vmcs::ShadowVmcs;
@@ -74,7 +74,7 @@ pub struct NestedVp {
     windows: PrimaryControls,
     /// Log lines that the guests may still cause: it is they who decide how many there would be.
     lines_to_log: u32,
-    /// VMCS 01's TSC offset is not L1's any more.
+    /// VMCS 01's TSC offset is not L1's any more, or not the interception of TSC reads.
     is_tsc_stale: bool,
     /// L2 is to leave right after the event that the entry injects.
     leave_at_once: bool,
@@ -141,6 +141,11 @@ impl NestedVp {
         self.view.is_stale()
     }
 
+    /// What L2's TSC is ahead of L1's by.
+    pub fn l2_tsc_offset(&self) -> u64 {
+        self.logic.tsc_offset()
+    }
+
     /// Whether the run of L2 that begins now is to end before its first instruction.
     #[inline(always)]
     pub fn take_leave_at_once(&mut self) -> bool {
@@ -196,7 +201,45 @@ impl Vp {
             if self.nested.is_tsc_stale {
                 self.nested.is_tsc_stale = false;
                 write(Field::TSC_OFFSET, self.tsc_offset);
+                self.intercept_tsc_of_l1();
             }
+        }
+    }
+
+    /// TSC reads are emulated from now on, or no longer: VMCS 01 and VMCS 02 get to intercept them as
+    /// [`Vp::nested_follow_tsc`] has them get the offset.
+    pub fn nested_follow_emulation(&mut self) {
+        let is_emulated = self.emulation.is_some();
+        let nested = &mut self.nested;
+        nested
+            .policy
+            .primary
+            .set(PrimaryControls::RDTSC_EXITING, is_emulated);
+        nested
+            .logic
+            .forget_groups(Dirty::CONTROL_PROC.union(Dirty::MSR_BITMAP));
+        if !nested.is_02_current {
+            return self.intercept_tsc_of_l1();
+        }
+        nested.is_tsc_stale = true;
+        let l1 = nested.logic.primary_controls();
+        intercept_rdtsc(is_emulated || l1.contains(PrimaryControls::RDTSC_EXITING));
+        if l1.contains(PrimaryControls::USE_MSR_BITMAPS) {
+            self.merge_msr_bitmap();
+        }
+    }
+
+    /// Has VMCS 01, which is current, intercept TSC reads or not.
+    fn intercept_tsc_of_l1(&self) {
+        intercept_rdtsc(self.emulation.is_some());
+        write(Field::MSR_BITMAP, self.msr_interception().bitmap.raw());
+    }
+
+    /// The MSRs that exit now.
+    fn msr_interception(&self) -> &'static MsrInterception {
+        match self.emulation {
+            None => &self.partition.interception,
+            Some(_) => &self.partition.interception_of_tsc,
         }
     }
 
@@ -249,6 +292,16 @@ impl Vp {
             || (value & offered.cr4_fixed0 == offered.cr4_fixed0
                 && value & !offered.cr4_fixed1 == 0)
     }
+}
+
+/// Has RDTSC and RDTSCP of the guest whose VMCS is current exit, or not.
+fn intercept_rdtsc(exits: bool) {
+    let bit = u64::from(PrimaryControls::RDTSC_EXITING.bits());
+    modify(
+        Field::PRIMARY_CONTROLS,
+        if exits { bit } else { 0 },
+        if exits { 0 } else { bit },
+    );
 }
 
 /// The bits of the enlightened VMCS's control word that L1 is offered.

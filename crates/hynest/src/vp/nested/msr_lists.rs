@@ -51,7 +51,7 @@ fn is_acceptable(field: Field, value: u64) -> bool {
 
 impl Msrs for Vp {
     fn load(&mut self, msr: u32, value: u64) -> Result<(), Refused> {
-        let filter = self.partition.msr_filter.bitmap();
+        let filter = self.partition.interception.filter.bitmap();
         if let Some((_, field)) = IN_VMCS.iter().find(|(index, _)| *index == msr) {
             if !is_acceptable(*field, value) {
                 return Err(Refused);
@@ -71,7 +71,7 @@ impl Msrs for Vp {
             // The processor's own is not L1's.
             return Ok(self.tsc_now());
         }
-        let filter = self.partition.msr_filter.bitmap();
+        let filter = self.partition.interception.filter.bitmap();
         if let Some((_, field)) = IN_VMCS.iter().find(|(index, _)| *index == msr) {
             return Ok(read(*field));
         }

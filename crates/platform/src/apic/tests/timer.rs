@@ -103,3 +103,48 @@ proptest! {
         prop_assert!(apic.expire(end));
     }
 }
+
+proptest! {
+    /// A count goes on at its own rate where the TSC takes on another: it ends when it would
+    /// have ended, not before and within a tick of both.
+    #[test]
+    fn counts_go_on_over_a_change_of_the_tsc(
+        first in 20_000_000u64..5_000_000_000, second in 20_000_000u64..5_000_000_000,
+        periodic: bool, divide in 0u32..16, initial in 1_000u32.., part in 0u64..1000,
+    ) {
+        const APIC_HZ: u64 = 100_000_000;
+        let clock = |tsc_hz| TimerClock::new(tsc_hz, APIC_HZ).unwrap();
+        let mut apic = LocalApic::new(0, true, clock(first));
+        let _ = write(&mut apic, SVR, 0x1FF);
+        let _ = write(&mut apic, LVT_TIMER, if periodic { 0x2_0040 } else { 0x40 });
+        let _ = write(&mut apic, DIVIDE, divide);
+        let start = 1u64 << 60;
+        let _ = apic.write_page(INITIAL, 4, initial, start);
+        let end = apic.next_deadline_tsc().unwrap();
+        let now = start + ((end - start) as u128 * part as u128 / 1000) as u64;
+        let count = apic.read_page(CURRENT, 4, now);
+        apic.set_clock(clock(second), now);
+        prop_assert_eq!(apic.clock(), clock(second));
+        let later = apic.next_deadline_tsc().unwrap();
+        let left = (end - now) as u128 * second as u128;
+        let told = (later - now) as u128 * first as u128;
+        // Both ends are rounded up to a tick of their TSC, the start down to one.
+        let rounding = first as u128 + second as u128;
+        prop_assert!(told >= left.saturating_sub(rounding), "early: {told} for {left}");
+        // A tick of the divided timer, and one of each TSC.
+        let divided = [2, 4, 8, 16, 32, 64, 128, 1][(divide & 3 | divide >> 1 & 4) as usize];
+        let tick = divided as u128 * first as u128 * second as u128 / APIC_HZ as u128;
+        prop_assert!(told <= left + tick + 2 * rounding, "late");
+        prop_assert!(apic.read_page(CURRENT, 4, now).abs_diff(count) <= 1 + (APIC_HZ / second) as u32);
+    }
+
+    /// A deadline in TSC ticks is what L1 wrote, at any rate.
+    #[test]
+    fn a_tsc_deadline_stays(deadline in 1u64.., now: u64, hz in 20_000_000u64..5_000_000_000) {
+        let mut apic = enabled(0);
+        let _ = write(&mut apic, LVT_TIMER, 0x4_0040);
+        let _ = apic.set_tsc_deadline(deadline);
+        apic.set_clock(TimerClock::new(hz, 100_000_000).unwrap(), now);
+        prop_assert_eq!(apic.next_deadline_tsc(), Some(deadline));
+    }
+}

@@ -25,6 +25,10 @@ pub fn privilege(bit: u32) -> Find {
         9 => Exercise::works("the page and TIME_REF_COUNT agree", reference_page),
         10 => Exercise::works("reading waits for an interrupt", guest_idle),
         11 => Exercise::works("TSC_FREQUENCY is leaf 0x15's", frequencies),
+        13 => Exercise::works(
+            "the three MSRs; a change is a run of its own",
+            reenlightenment,
+        ),
         _ => Exercise::default(),
     };
     Some(match bit {
@@ -308,6 +312,25 @@ fn frequencies() -> Verdict {
     let expected = u64::from(hertz) * u64::from(numerator) / u64::from(denominator.max(1));
     equal("the TSC's", tsc, expected)?;
     faults("WRMSR", cpu::wrmsr(Msr::TSC_FREQUENCY.0, 0), Fault::GP)
+}
+
+fn reenlightenment() -> Verdict {
+    let (control, emulation) = (Msr::REENLIGHTENMENT_CONTROL.0, Msr::TSC_EMULATION_CONTROL.0);
+    let status = Msr::TSC_EMULATION_STATUS.0;
+    for (msr, values) in [
+        (control, [1 << 32 | 1 << 16 | u64::from(VECTOR), 0]),
+        (emulation, [1, 0]),
+    ] {
+        for value in values {
+            works("WRMSR", cpu::wrmsr(msr, value))?;
+            equal("what was written", works("RDMSR", cpu::rdmsr(msr))?, value)?;
+        }
+    }
+    equal("no emulation", works("RDMSR", cpu::rdmsr(status))?, 0u64)?;
+    works("acknowledging nothing", cpu::wrmsr(status, 0))?;
+    faults("beginning one", cpu::wrmsr(status, 1), Fault::GP)?;
+    faults("a reserved bit", cpu::wrmsr(emulation, 2), Fault::GP)?;
+    faults("a reserved bit", cpu::wrmsr(control, 1 << 17), Fault::GP)
 }
 
 fn crash() -> Verdict {
