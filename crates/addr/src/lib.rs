@@ -10,6 +10,8 @@
 
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes in a 4 KiB page.
 pub const PAGE_SIZE: u64 = 4096;
 /// Bits of an address that select a byte within its 4 KiB page.
@@ -18,7 +20,7 @@ pub const PAGE_MASK: u64 = PAGE_SIZE - 1;
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
         #[repr(transparent)]
         pub struct $name(u64);
 

@@ -4,10 +4,10 @@ use crate::clock::{ReferenceClock, ReferenceTime, Timeline, TooSlow, Tsc, TscPag
 use crate::config::Config;
 use crate::cpuid::Leaves;
 use crate::enlightenments::Enlightenment;
-use crate::memory::L1Memory;
 use crate::msr::Gates;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
+use serde::{Deserialize, Serialize};
 use spin::Mutex;
 use tlfs::hypercall::{HYPERCALL_PAGE_FILL, VMCALL_RET};
 use tlfs::msr::{ReenlightenmentControl, TscEmulation};
@@ -44,7 +44,7 @@ pub struct Partition {
 
 /// The state of a [`Partition`] as plain data, to be saved and restored. The
 /// default is that of a new partition.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct PartitionState {
     /// Reference time when the partition was stopped; it goes on from there.
     pub reference: ReferenceTime,
@@ -104,24 +104,14 @@ impl Partition {
         Self::with_state(config, &PartitionState::default(), now)
     }
 
-    /// A partition that goes on from `state` at `now`. The reference TSC page
-    /// is published anew, since the TSC here is another one.
+    /// A partition that goes on from `state`, which was saved when its TSC was `tsc`. The TSC goes
+    /// on from there, so that the reference TSC page in its memory holds on.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] says what of `config` cannot be.
-    pub fn restore(
-        config: Config,
-        state: &PartitionState,
-        now: Tsc,
-        memory: &impl L1Memory,
-    ) -> Result<Self, ConfigError> {
-        let partition = Self::with_state(config, state, now)?;
-        partition
-            .tsc_page
-            .lock()
-            .publish(&partition.clock.timeline(), memory);
-        Ok(partition)
+    pub fn restore(config: Config, state: &PartitionState, tsc: Tsc) -> Result<Self, ConfigError> {
+        Self::with_state(config, state, tsc)
     }
 
     fn with_state(config: Config, state: &PartitionState, now: Tsc) -> Result<Self, ConfigError> {
@@ -194,7 +184,7 @@ mod tests {
     use crate::enlightenments::Set;
     use crate::testing::{CONFIG, Ram};
     use addr::Gpa1;
-    use tlfs::msr::OverlayPage;
+    use tlfs::msr::{Msr, OverlayPage};
 
     #[test]
     fn the_hypercall_page_calls_and_returns() {
@@ -271,16 +261,22 @@ mod tests {
             tsc_emulation_control: TscEmulation::new().with_active(true),
             tsc_emulation_status: TscEmulation::new(),
         };
-        let ram = Ram::new(0x3000);
-        let partition = Partition::restore(CONFIG, &state, Tsc(123_456), &ram).unwrap();
-        assert_eq!(
-            ram.u32(0x2000),
-            10,
-            "the page is valid under the next number"
-        );
-        let mut saved = partition.save(Tsc(123_456));
-        assert_eq!(saved.tsc_page.sequence, 10);
-        saved.tsc_page.sequence = 9;
+        let partition = Partition::restore(CONFIG, &state, Tsc(123_456)).unwrap();
+        let saved = partition.save(Tsc(123_456));
         assert_eq!(saved, state);
+    }
+
+    #[test]
+    fn the_page_holds_on_through_a_stop() {
+        let ram = Ram::new(0x3000);
+        let mut vp = crate::vp::Vp::new(0);
+        let before = Partition::new(CONFIG, Tsc(99)).unwrap();
+        let page = OverlayPage::at(Gpa1::new(0x2000));
+        before
+            .write_msr(&mut vp, Msr::REFERENCE_TSC, page.into_bits(), Tsc(5), &ram)
+            .unwrap();
+        let tsc = Tsc(987_654_321_987);
+        let after = Partition::restore(CONFIG, &before.save(tsc), tsc).unwrap();
+        assert_eq!(after.clock.timeline(), before.clock.timeline());
     }
 }

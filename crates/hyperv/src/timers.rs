@@ -6,6 +6,7 @@
 //! timer delivers nothing.
 
 use crate::clock::ReferenceTime;
+use serde::{Deserialize, Serialize};
 use tlfs::msr::{STIMER_COUNT, StimerConfig};
 
 /// Lowest vector that an APIC delivers as a fixed interrupt (SDM, "Valid
@@ -20,7 +21,7 @@ const CATCH_UP_MAX: u64 = 8;
 const NEVER: ReferenceTime = ReferenceTime(u64::MAX);
 
 /// One timer. State, to be saved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Timer {
     /// STIMERn_CONFIG.
     pub config: StimerConfig,
@@ -120,10 +121,19 @@ impl Timer {
 }
 
 /// The four timers of a VP. State, to be saved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Timers(pub [Timer; STIMER_COUNT]);
 
 impl Timers {
+    /// Whether writes can have led to this: what runs has a deadline or a period.
+    pub fn are_possible(&self) -> bool {
+        let is_possible = |timer: &Timer| {
+            let is_stopped = timer.expires == NEVER;
+            is_stopped || timer.config.enabled() && timer.config.direct() && timer.count != 0
+        };
+        self.0.iter().all(is_possible)
+    }
+
     /// STIMERn_CONFIG of timer `n`, below 4.
     pub fn config(&self, n: usize) -> u64 {
         self.0[n].config.into_bits()

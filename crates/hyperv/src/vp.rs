@@ -3,11 +3,12 @@
 use crate::clock::{ReferenceClock, Tsc};
 use crate::timers::{Timers, Vectors};
 use addr::Gpa1;
+use serde::{Deserialize, Serialize};
 use tlfs::msr::OverlayPage;
 
 /// A virtual processor's own state. The processor that runs it owns it; it is
 /// plain data that can be saved and restored as it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Vp {
     /// Its index, constant.
     pub index: u32,

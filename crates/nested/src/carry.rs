@@ -8,6 +8,7 @@
 //! at the next entry while its clean bits are set: telling costs two reads at
 //! each exit, and no L1 is known to do it.
 
+use serde::{Deserialize, Serialize};
 use vmx::{EntryControls, ExitControls, Field};
 
 use crate::access::Vmcs;
@@ -24,7 +25,7 @@ const LOADS: EntryControls = EntryControls::LOAD_DEBUG_CONTROLS
 ///
 /// [`crate::Nested::carry_in`] reads them from VMCS 01; with all load controls
 /// set it reads nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carry {
     /// IA32_EFER of the side that is left.
     pub efer: u64,

@@ -224,6 +224,11 @@ impl HostState {
         }
     }
 
+    /// CR0.CD and CR0.NW as L1 has them.
+    pub(crate) fn cache_bits(&self) -> u64 {
+        self.cache_bits
+    }
+
     /// Whether L1 is 64-bit and has no data segments after an exit.
     pub(crate) fn is_flat(&self) -> bool {
         self.is_flat

@@ -29,6 +29,7 @@ pub mod io_bitmap;
 pub mod msr_bitmap;
 pub mod msr_list;
 pub mod reflect;
+pub mod saved;
 pub mod shadow_vmcs;
 pub mod tsc;
 pub mod vmcs12;

@@ -1,12 +1,13 @@
 //! What L0 keeps of a VP's VMX operation.
 
 use addr::Gpa1;
+use serde::{Deserialize, Serialize};
 use vmx::Capabilities;
 
 use crate::{Dirty, HostState, Vmcs12, access::Page};
 
 /// Which VMCS 12 the next VM entry would use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Current {
     /// None: VMXON, or VMCLEAR of the current one.
     #[default]

@@ -5,6 +5,7 @@
 //! the VPs' inboxes.
 
 use crate::interrupt::{DeliveryMode, Destination, Message, Trigger};
+use serde::{Deserialize, Serialize};
 
 /// Number of input pins.
 pub const PINS: usize = 24;
@@ -17,7 +18,7 @@ const WINDOW: u16 = 0x10;
 const EOI: u16 = 0x40;
 
 /// A redirection entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Entry(u64);
 
 impl Entry {
@@ -50,7 +51,7 @@ impl Entry {
 }
 
 /// The state of the IOAPIC.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ioapic {
     select: u8,
     id: u8,

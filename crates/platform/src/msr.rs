@@ -7,6 +7,7 @@
 
 use crate::GeneralProtection;
 use crate::cpuid::{CpuidPolicy, features};
+use serde::{Deserialize, Serialize};
 
 const TSC: u32 = 0x10;
 const PLATFORM_ID: u32 = 0x17;
@@ -148,7 +149,7 @@ const PASSTHROUGH: &[(u32, bool, bool, When)] = &[
 ];
 
 /// What of the hardware's own MSRs L1 sees through emulated ones.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct HostMsrs {
     /// IA32_ARCH_CAPABILITIES, 0 if there is none.
     pub arch_capabilities: u64,
@@ -159,7 +160,7 @@ pub struct HostMsrs {
 }
 
 /// The emulated MSRs of one VP.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MsrState {
     mtrr_def_type: u64,
     misc_enable: u64,
@@ -225,6 +226,23 @@ impl MsrPolicy {
             .iter()
             .filter(move |(.., when)| applies(*when))
             .map(|&(msr, read, write, _)| Passthrough { msr, read, write })
+    }
+
+    /// The MSRs that L1 reads and writes without an exit and that no VMCS switches: a VP's values
+    /// are in the processor.
+    pub fn live(&self) -> impl Iterator<Item = u32> + '_ {
+        let switched = [
+            SYSENTER_CS,
+            SYSENTER_ESP,
+            SYSENTER_EIP,
+            FS_BASE,
+            GS_BASE,
+            PAT,
+            EFER,
+        ];
+        self.passthrough()
+            .filter(move |rule| rule.read && rule.write && !switched.contains(&rule.msr))
+            .map(|rule| rule.msr)
     }
 
     /// A RDMSR that exited.

@@ -5,6 +5,8 @@
 //! day and what tells how to read them; there are no alarms and no memory, and the clock cannot be
 //! set: stores change nothing but the index.
 
+use serde::{Deserialize, Serialize};
+
 /// Seconds of a day.
 const DAY: u64 = 86_400;
 
@@ -16,7 +18,7 @@ const RUNNING: u8 = 0x20;
 const VALID: u8 = 0x80;
 
 /// The state of the device: the register that the data port stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Rtc {
     index: u8,
 }

@@ -5,6 +5,8 @@
 //! always empty and its interrupt follows each byte. That keeps an
 //! interrupt-driven driver busy without ever making it wait.
 
+use serde::{Deserialize, Serialize};
+
 /// Depth of the receive FIFO.
 pub const FIFO_DEPTH: usize = 16;
 
@@ -74,7 +76,7 @@ mod msr {
 const DLAB: u8 = 1 << 7;
 
 /// The state of one UART.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Uart {
     received: [u8; FIFO_DEPTH],
     /// Index of the oldest byte in `received`.
@@ -124,6 +126,11 @@ impl Uart {
     /// As on a PC, OUT2 gates the line.
     pub fn interrupt(&self) -> bool {
         self.mcr & (mcr::OUT2 | mcr::LOOP) == mcr::OUT2 && self.identify() != iir::NONE
+    }
+
+    /// Whether registers and bytes can have led to this.
+    pub fn is_possible(&self) -> bool {
+        usize::from(self.first) < FIFO_DEPTH && usize::from(self.count) <= FIFO_DEPTH
     }
 
     /// How many more bytes [`receive`](Self::receive) takes without an overrun. The

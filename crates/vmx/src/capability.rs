@@ -1,6 +1,7 @@
 //! The capability MSRs, 0x480-0x491 (SDM Vol. 3, Appendix A).
 
 use crate::{EntryControls, ExitControls, PinControls, PrimaryControls, SecondaryControls};
+use serde::{Deserialize, Serialize};
 
 /// Numbers of the capability MSRs.
 pub mod msr {
@@ -86,7 +87,7 @@ pub mod ept_vpid {
 
 /// Which settings of a control word are allowed: bits that must be 1 in the
 /// low half, bits that may be 1 in the high half.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct Allowed(u64);
 
@@ -142,7 +143,7 @@ impl Allowed {
 
 /// The values of the capability MSRs 0x480-0x491 of a processor, or of the
 /// processor that a guest hypervisor is shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Capabilities {
     /// IA32_VMX_BASIC.
     pub basic: u64,
@@ -181,6 +182,27 @@ pub struct Capabilities {
     /// IA32_VMX_VMFUNC; zero where it does not exist.
     pub vmfunc: u64,
 }
+
+/// A capability that one processor has and another lacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CapabilityMissing {
+    /// The capability MSR.
+    pub msr: u32,
+    /// Its bits that are in the way.
+    pub bits: u64,
+}
+
+impl core::fmt::Display for CapabilityMissing {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "this processor lacks a VMX capability of the partition's: MSR {:#x}, bits {:#x}",
+            self.msr, self.bits
+        )
+    }
+}
+
+impl core::error::Error for CapabilityMissing {}
 
 /// IA32_VMX_BASIC: the TRUE capability MSRs exist.
 const TRUE_CONTROLS: u64 = 1 << 55;
@@ -235,6 +257,69 @@ impl Capabilities {
             }
         }
         caps
+    }
+
+    /// Whether all that these capabilities promise is there where `here` can be promised.
+    ///
+    /// # Errors
+    ///
+    /// The first capability MSR that promises more, or permits less to be left out.
+    pub fn fits(&self, here: &Self) -> Result<(), CapabilityMissing> {
+        let controls = |saved: Allowed, here: Allowed| {
+            // What may be 1 must be permitted here too, what may be 0 not be demanded.
+            let denied = saved.may_be_one() & !here.may_be_one();
+            let demanded = here.must_be_one() & !saved.must_be_one();
+            u64::from(denied) << 32 | u64::from(demanded)
+        };
+        let (more, other) = (|a: u64, b: u64| a & !b, |a: u64, b: u64| a ^ b);
+        /// Of IA32_VMX_MISC: the activity states and the rest that is a bit for a feature.
+        const MISC_FEATURES: u64 = 0xE000_01E0;
+        let misc = |of: &Self| (of.misc & MISC_FEATURES, of.misc & !MISC_FEATURES);
+        let words = [
+            (msr::VMX_BASIC, other(self.basic, here.basic)),
+            (msr::VMX_PINBASED_CTLS, controls(self.pin, here.pin)),
+            (
+                msr::VMX_PROCBASED_CTLS,
+                controls(self.primary, here.primary),
+            ),
+            (msr::VMX_EXIT_CTLS, controls(self.exit, here.exit)),
+            (msr::VMX_ENTRY_CTLS, controls(self.entry, here.entry)),
+            (
+                msr::VMX_MISC,
+                more(misc(self).0, misc(here).0) | other(misc(self).1, misc(here).1),
+            ),
+            (msr::VMX_CR0_FIXED0, more(here.cr0_fixed0, self.cr0_fixed0)),
+            (msr::VMX_CR0_FIXED1, more(self.cr0_fixed1, here.cr0_fixed1)),
+            (msr::VMX_CR4_FIXED0, more(here.cr4_fixed0, self.cr4_fixed0)),
+            (msr::VMX_CR4_FIXED1, more(self.cr4_fixed1, here.cr4_fixed1)),
+            (msr::VMX_VMCS_ENUM, more(self.vmcs_enum, here.vmcs_enum)),
+            (
+                msr::VMX_PROCBASED_CTLS2,
+                controls(self.secondary, here.secondary),
+            ),
+            (msr::VMX_EPT_VPID_CAP, more(self.ept_vpid, here.ept_vpid)),
+            (
+                msr::VMX_TRUE_PINBASED_CTLS,
+                controls(self.true_pin, here.true_pin),
+            ),
+            (
+                msr::VMX_TRUE_PROCBASED_CTLS,
+                controls(self.true_primary, here.true_primary),
+            ),
+            (
+                msr::VMX_TRUE_EXIT_CTLS,
+                controls(self.true_exit, here.true_exit),
+            ),
+            (
+                msr::VMX_TRUE_ENTRY_CTLS,
+                controls(self.true_entry, here.true_entry),
+            ),
+            (msr::VMX_VMFUNC, more(self.vmfunc, here.vmfunc)),
+        ];
+        match words.into_iter().find(|(_, bits)| *bits != 0) {
+            Some((msr, bits)) => Err(CapabilityMissing { msr, bits }),
+            None => Ok(()),
+        }
     }
 
     /// Whether a processor with these capabilities has MSR `index` (SDM A.2, A.3.3, A.10, A.11).

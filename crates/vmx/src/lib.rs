@@ -17,7 +17,7 @@ mod instruction_info;
 mod qualification;
 mod segment;
 
-pub use capability::{Allowed, Capabilities, ept_vpid, msr};
+pub use capability::{Allowed, Capabilities, CapabilityMissing, ept_vpid, msr};
 pub use controls::{
     ActivityState, EntryControls, ExitControls, Interruptibility, PinControls, PrimaryControls,
     SecondaryControls,

@@ -18,17 +18,19 @@ pub use shared::ReferenceClock;
 pub use source::{Emulation, TscSource};
 pub use timeline::{Timeline, TooSlow};
 
+use serde::{Deserialize, Serialize};
+
 /// Units of reference time in a second.
 pub const REFERENCE_HZ: u64 = 10_000_000;
 
 /// A value of the partition's TSC: what RDTSC gives in a VP that has not
 /// written its own TSC or TSC_ADJUST.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct Tsc(pub u64);
 
 /// A point on the partition's reference clock, or a span of it, in units of
 /// 100 ns.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct ReferenceTime(pub u64);

@@ -3,11 +3,12 @@
 use super::Timeline;
 use crate::memory::L1Memory;
 use addr::Gpa1;
+use serde::{Deserialize, Serialize};
 use tlfs::msr::OverlayPage;
 use tlfs::page::reference_tsc::{INVALID_SEQUENCE, OFFSET, SCALE, SEQUENCE, next_sequence};
 
 /// Where the page lies and what its sequence number is. State, to be saved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct TscPage {
     /// The REFERENCE_TSC register.
     pub register: OverlayPage,

@@ -10,6 +10,8 @@ pub use parse::ParseError;
 
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! enlightenments {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $offer:ident, needs [$($needs:ident),*], $text:literal;)*) => {
         /// One switch.
@@ -110,7 +112,8 @@ enlightenments! {
 
 /// A set of [`Enlightenment`]s. Without any of them there is no Hv#1: no
 /// leaves, no MSRs, no hypercalls.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Set(u32);
 
 impl Set {

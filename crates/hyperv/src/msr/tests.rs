@@ -360,7 +360,7 @@ fn reenlightenment_registers() {
     assert_eq!(m.write(Msr::TSC_EMULATION_STATUS, 0), Ok(Write::Done));
     let mut state = m.partition.save(Tsc(0));
     state.tsc_emulation_status.set_active(true);
-    m.partition = Partition::restore(*m.partition.config(), &state, Tsc(0), &m.ram).unwrap();
+    m.partition = Partition::restore(*m.partition.config(), &state, Tsc(0)).unwrap();
     assert_eq!(
         m.write(Msr::TSC_EMULATION_STATUS, 0),
         Ok(Write::EndTscEmulation)

@@ -2,9 +2,10 @@
 //! SDM vol. 3, 11.6.2 and 11.12.10.
 
 use crate::interrupt::Destination;
+use serde::{Deserialize, Serialize};
 
 /// The operating mode that IA32_APIC_BASE selects. SDM vol. 3, 11.12.1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Mode {
     /// Globally disabled: the VP has no local APIC.
     Disabled,

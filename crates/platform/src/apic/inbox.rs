@@ -7,6 +7,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use super::address::ApicAddress;
 use super::vectors::VectorSet;
 use crate::interrupt::{DeliveryMode, Message, Trigger};
@@ -50,6 +52,14 @@ pub struct Inbox {
     address: AtomicU64,
 }
 
+/// What an inbox holds, as plain data.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct InboxState {
+    summary: u64,
+    pending: VectorSet,
+    level: VectorSet,
+}
+
 impl Inbox {
     /// An empty inbox of a VP that answers to `address`.
     pub const fn new(address: ApicAddress) -> Self {
@@ -59,6 +69,28 @@ impl Inbox {
             level: [const { AtomicU64::new(0) }; 4],
             address: AtomicU64::new(address.to_bits()),
         }
+    }
+
+    /// What it holds. Nobody sends or drains meanwhile.
+    pub fn save(&self) -> InboxState {
+        let words = |words: &[AtomicU64; 4]| {
+            VectorSet::from_words(words.each_ref().map(|word| word.load(Ordering::Acquire)))
+        };
+        InboxState {
+            summary: self.summary.load(Ordering::Acquire),
+            pending: words(&self.pending),
+            level: words(&self.level),
+        }
+    }
+
+    /// Puts in what was saved. Nobody sends or drains meanwhile.
+    pub fn restore(&self, state: &InboxState) {
+        for word in 0..4 {
+            let words = [state.pending, state.level].map(|set| set.words()[word]);
+            self.pending[word].store(words[0], Ordering::Relaxed);
+            self.level[word].store(words[1], Ordering::Relaxed);
+        }
+        self.summary.store(state.summary, Ordering::Release);
     }
 
     /// Tells senders what the VP now answers to. The owner calls this after

@@ -17,7 +17,7 @@ mod vectors;
 mod tests;
 
 pub use address::{ApicAddress, Mode};
-pub use inbox::{Inbox, Signals, send};
+pub use inbox::{Inbox, InboxState, Signals, send};
 pub use timer::{TimerClock, TimerMode};
 pub use vectors::VectorSet;
 
@@ -25,6 +25,7 @@ use crate::GeneralProtection;
 use crate::interrupt::{Message, Trigger};
 use crate::layout::APIC_BASE;
 use register::{LocalVector, error};
+use serde::{Deserialize, Serialize};
 use timer::Timer;
 
 /// What the caller has to do after a register was written.
@@ -44,10 +45,11 @@ pub enum Effect {
 }
 
 /// The state of one local APIC.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LocalApic {
     /// The highest vector that is requested and above the processor priority, 0 if
     /// there is none. A cache: follows from the state below.
+    #[serde(skip)]
     deliverable: u8,
     requested: VectorSet,
     in_service: VectorSet,
@@ -94,6 +96,12 @@ impl LocalApic {
         };
         apic.reset();
         apic
+    }
+
+    /// Takes up what was saved of the APIC with this id. Returns whether it can have been so.
+    pub fn resume(&mut self, id: u32, bootstrap: bool) -> bool {
+        self.update();
+        self.id == id && self.bootstrap == bootstrap && self.timer.is_possible()
     }
 
     /// What INIT does: every register but the id and IA32_APIC_BASE returns to

@@ -4,11 +4,38 @@
 //! rate, and its end is a TSC value that L0 programs into whatever timer the
 //! machine has.
 
+use serde::{Deserialize, Serialize};
+
 /// The rates that tie the APIC timer to the TSC of the VP, both in Hz.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(into = "(u64, u64)", try_from = "(u64, u64)")]
 pub struct TimerClock {
     tsc_hz: u64,
     apic_hz: u64,
+}
+
+/// A rate is 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRate;
+
+impl core::fmt::Display for NoRate {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("a timer's rate is 0")
+    }
+}
+
+impl From<TimerClock> for (u64, u64) {
+    fn from(clock: TimerClock) -> Self {
+        (clock.tsc_hz, clock.apic_hz)
+    }
+}
+
+impl TryFrom<(u64, u64)> for TimerClock {
+    type Error = NoRate;
+
+    fn try_from((tsc_hz, apic_hz): (u64, u64)) -> Result<Self, NoRate> {
+        Self::new(tsc_hz, apic_hz).ok_or(NoRate)
+    }
 }
 
 impl TimerClock {
@@ -47,7 +74,7 @@ impl TimerClock {
 }
 
 /// What bits 18:17 of the timer's LVT entry select.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum TimerMode {
     /// Counts down once.
     OneShot,
@@ -70,7 +97,7 @@ impl TimerMode {
 }
 
 /// The timer's state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Timer {
     clock: TimerClock,
     mode: TimerMode,
@@ -101,6 +128,12 @@ impl Timer {
 
     pub(super) const fn reset(&mut self) {
         *self = Self::new(self.clock);
+    }
+
+    /// Whether registers can have led to this: a period has a length.
+    pub(super) const fn is_possible(&self) -> bool {
+        let counts = !matches!(self.mode, TimerMode::TscDeadline);
+        !counts || self.initial != 0 || self.deadline.is_none()
     }
 
     pub(super) const fn clock(&self) -> TimerClock {

@@ -1,7 +1,9 @@
 //! A set of interrupt vectors: the shape of IRR, ISR and TMR.
 
+use serde::{Deserialize, Serialize};
+
 /// A set of the 256 interrupt vectors.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct VectorSet([u64; 4]);
 
 impl VectorSet {
@@ -40,6 +42,16 @@ impl VectorSet {
     }
 
     /// The 64 vectors from `64 * index` on, as a word.
+    /// The set whose vectors 0 to 63 are the bits of the first word, and so on.
+    pub(super) const fn from_words(words: [u64; 4]) -> Self {
+        Self(words)
+    }
+
+    /// As [`VectorSet::from_words`] takes them.
+    pub(super) const fn words(&self) -> [u64; 4] {
+        self.0
+    }
+
     #[inline]
     pub(super) const fn word(&mut self, index: usize) -> &mut u64 {
         &mut self.0[index]

@@ -8,7 +8,10 @@
 //! The answers are computed once per partition; a query is a table look-up
 //! and the few bits that depend on the VP.
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) mod features;
+mod fit;
 pub mod names;
 mod rate;
 mod xsave;
@@ -18,13 +21,14 @@ mod tests;
 
 use features::{EXTENDED_1_ECX, EXTENDED_1_EDX, LEAF_1_ECX, LEAF_1_EDX};
 use features::{LEAF_7_EBX, LEAF_7_ECX, LEAF_7_EDX};
+pub use fit::Missing;
 use rate::TscRate;
 use xsave::Xsave;
 
 use crate::GeneralProtection;
 
 /// What CPUID leaves in the registers.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Registers {
     /// EAX.
     pub eax: u32,
@@ -88,7 +92,7 @@ const APIC: u32 = 1 << 9;
 const OSXSAVE: u32 = 1 << 27;
 
 /// CPUID of a partition.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct CpuidPolicy {
     rate: TscRate,
     basic: [Registers; BASIC_COUNT],
@@ -187,6 +191,21 @@ impl CpuidPolicy {
     /// The TSC's rate is another one from now on, in Hz; the APIC timer's stays.
     pub fn set_tsc_hz(&self, tsc_hz: u32) {
         self.rate.set(tsc_hz);
+    }
+
+    /// Bytes of an XSAVE area of the standard form with all components that L1 may enable, or of
+    /// an FXSAVE area where it has no XSAVE.
+    pub fn extended_state_size(&self) -> usize {
+        self.xsave.largest_size() as usize
+    }
+
+    /// Whether a machine that would show L1 `here` can go on showing it this.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that it lacks.
+    pub fn fits(&self, here: &Self) -> Result<(), Missing> {
+        fit::fits(self, here)
     }
 
     /// The state components that L1 may enable in XCR0.

@@ -2,12 +2,29 @@
 
 use super::Registers;
 use core::sync::atomic::{AtomicU32, Ordering};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The two rates. The TSC's changes where the machine that L1 is on does.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(from = "(u32, u32)")]
 pub(super) struct TscRate {
     apic_hz: u32,
     tsc_hz: AtomicU32,
+}
+
+impl Serialize for TscRate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.apic_hz, self.tsc_hz.load(Ordering::Relaxed)).serialize(serializer)
+    }
+}
+
+impl From<(u32, u32)> for TscRate {
+    fn from((apic_hz, tsc_hz): (u32, u32)) -> Self {
+        Self {
+            apic_hz,
+            tsc_hz: AtomicU32::new(tsc_hz),
+        }
+    }
 }
 
 impl TscRate {

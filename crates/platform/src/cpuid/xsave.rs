@@ -4,6 +4,7 @@
 
 use super::{Config, Registers};
 use crate::GeneralProtection;
+use serde::{Deserialize, Serialize};
 
 const X87: u64 = 1 << 0;
 const SSE: u64 = 1 << 1;
@@ -26,7 +27,7 @@ const XSAVES: u32 = 1 << 3;
 const INSTRUCTIONS: u32 = 1 | XSAVEC | 1 << 2;
 
 /// What the partition has of XSAVE; nothing, by default.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Xsave {
     supported: u64,
     instructions: u32,
@@ -113,6 +114,29 @@ impl Xsave {
                     .unwrap_or_default()
             }
         }
+    }
+
+    /// Bytes of an area in the standard form with all components; of an FXSAVE area where there is
+    /// none.
+    pub(super) fn largest_size(&self) -> u32 {
+        /// Bytes of an FXSAVE area.
+        const LEGACY_SIZE: u32 = 512;
+        if self.supported == 0 {
+            LEGACY_SIZE
+        } else {
+            self.standard_size(self.supported)
+        }
+    }
+
+    /// What of this `here` lacks: components, which lie elsewhere there too, and instructions.
+    pub(super) fn missing(&self, here: &Self) -> (u64, u32) {
+        let mut components = self.supported & !here.supported;
+        for (index, pair) in self.components.iter().zip(&here.components).enumerate() {
+            if self.supported >> index & 1 != 0 && pair.0 != pair.1 {
+                components |= 1 << index;
+            }
+        }
+        (components, self.instructions & !here.instructions)
     }
 
     pub(super) fn check_xcr0(&self, value: u64) -> Result<(), GeneralProtection> {

@@ -2,11 +2,12 @@
 
 use addr::Gpa1;
 use bitfield_struct::bitfield;
+use serde::{Deserialize, Serialize};
 
 /// HYPERCALL, REFERENCE_TSC and VP_ASSIST_PAGE: a page number and whether the
 /// page is enabled.
 #[bitfield(u64)]
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverlayPage {
     /// The page is there.
     pub enabled: bool,

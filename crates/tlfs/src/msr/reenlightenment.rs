@@ -1,10 +1,11 @@
 //! The registers by which a guest hypervisor learns of a migration.
 
 use bitfield_struct::bitfield;
+use serde::{Deserialize, Serialize};
 
 /// REENLIGHTENMENT_CONTROL: the interrupt that says "the partition moved".
 #[bitfield(u64)]
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReenlightenmentControl {
     /// The interrupt's vector.
     pub vector: u8,
@@ -26,7 +27,7 @@ impl ReenlightenmentControl {
 /// TSC_EMULATION_CONTROL (bit 0: emulation is wanted after a migration) and
 /// TSC_EMULATION_STATUS (bit 0: it is under way).
 #[bitfield(u64)]
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 pub struct TscEmulation {
     /// Wanted, or under way.
     pub active: bool,

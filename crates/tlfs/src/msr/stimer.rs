@@ -1,13 +1,14 @@
 //! The synthetic timers' registers.
 
 use bitfield_struct::bitfield;
+use serde::{Deserialize, Serialize};
 
 /// Synthetic timers of a VP.
 pub const STIMER_COUNT: usize = 4;
 
 /// STIMERn_CONFIG.
 #[bitfield(u64)]
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 pub struct StimerConfig {
     /// The timer runs.
     pub enabled: bool,

@@ -72,7 +72,7 @@ fn without_identity_or_hv1_there_are_no_calls() {
             guest_os_id,
             ..PartitionState::default()
         };
-        let partition = Partition::restore(config, &state, Tsc(0), &ram).unwrap();
+        let partition = Partition::restore(config, &state, Tsc(0)).unwrap();
         partition.hypercall(&KERNEL, &registers, &ram, &ELSEWHERE)
     };
     assert_eq!(outcome(Set::ALL, 0), Outcome::Undefined);
