@@ -32,6 +32,7 @@ mod proof;
 mod report;
 mod run;
 mod scenario;
+mod snapshot;
 mod steps;
 mod test;
 
