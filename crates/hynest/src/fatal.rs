@@ -71,6 +71,8 @@ pub enum End {
     TripleFault,
     /// L1 reported a crash.
     Panic,
+    /// The partition is saved and goes on where it is restored.
+    Saved,
     /// L0 refused to go on, or has a bug.
     L0Stop,
 }
@@ -82,6 +84,7 @@ impl End {
             Self::Reset => "reset",
             Self::TripleFault => "triple-fault",
             Self::Panic => "panic",
+            Self::Saved => "saved",
             Self::L0Stop => "l0-stop",
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! `boot` brings the machine up, `memory` divides it, `cpu` is the physical processor as L0
 //! uses it, `vp` runs a partition's virtual processors, `output` carries the log, the consoles
-//! and the reports out.
+//! and the reports out, `disk` is where saved partitions go.
 #![no_std]
 #![no_main]
 
@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod boot;
 mod cpu;
+mod disk;
 mod fatal;
 mod memory;
 mod output;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use hyperv::enlightenments::Set;
 
-use crate::scenario::{Scenario, Size, VmcsShadowing};
+use crate::scenario::{Count, Rate, Scenario, Size, VmcsShadowing};
 use crate::{exit, steps};
 
 /// The lab of hynest: boots it with a Linux as L1 and guests of that Linux's KVM as L2, shows and measures.
@@ -51,6 +51,8 @@ Examples:
   cargo hynest run --audit-clean-fields --do linux  does L1 ever forget to clear a clean bit?
   cargo hynest run --do clock --tsc-rate-change 20=150M --tsc-rate-change 25=80M
                                                     L1 is moved, as it were, to machines with other TSCs
+  cargo hynest run --do save,linux --save booted    an L1 with KVM up, saved before it runs its L2
+  cargo hynest run --restore booted                 goes on from there, as often as you like
   cargo hynest run --kernel bzImage --cmdline 'console=ttyS0 quiet'
   cargo hynest run --json > summary.json            the summary for programs";
 
@@ -160,6 +162,23 @@ pub struct Run {
     /// From this second on, the machine's TSC is taken to run at this rate, in Hz or as 150M; again for each change
     #[arg(long, value_name = "AT=RATE")]
     tsc_rate_change: Option<Vec<String>>,
+    /// The rate of the machine's TSC, in Hz or as 150M; it counts instructions [default: 100M]
+    #[arg(long, value_name = "RATE")]
+    tsc_hz: Option<Rate>,
+    /// Save L1 with its L2s to this file and end: at the step 'save', at Ctrl-A S, or at --save-at
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Save after so many instructions of the machine, such as 1.5G
+    #[arg(long, value_name = "COUNT", requires = "save")]
+    save_at: Option<Count>,
+    /// Go on with what --save has saved, in place of booting an L1
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["kernel", "initrd", "no_initrd", "cmdline", "memory", "cpus", "enlightenments", "without",
+            "no_enlightenments", "run", "operations", "vmm"]
+    )]
+    restore: Option<PathBuf>,
     /// What L1's init does, in this order: steps, which are named below [default: measure,clock,linux,plain]
     #[arg(
         long = "do",
@@ -222,7 +241,11 @@ impl Run {
             audit_clean_fields: self.audit_clean_fields.then_some(true),
             vmcs_shadowing: self.vmcs_shadowing,
             tsc_rate_change: self.tsc_rate_change.clone(),
-            run: match self.interactive {
+            tsc_hz: self.tsc_hz,
+            save: self.save.clone(),
+            save_at: self.save_at,
+            restore: self.restore.clone(),
+            run: match self.interactive && self.restore.is_none() {
                 true => Some(vec!["shell".to_owned()]),
                 false => self.run.clone(),
             },

@@ -33,7 +33,14 @@ pub fn check(scenario: &Scenario, log: Option<&Path>) -> Result<()> {
             file(what, path, is_program)?;
         }
     }
-    log.map_or(Ok(()), writable)
+    if let Some(saved) = &scenario.restore {
+        file("saved partition", saved, false)?;
+    }
+    if let Some(to) = &scenario.save {
+        writable("saved partition", to)?;
+        is_saved_ever(scenario)?;
+    }
+    log.map_or(Ok(()), |log| writable("log", log))
 }
 
 /// Zero seconds are over before anything happens.
@@ -65,6 +72,18 @@ fn what_init_does(scenario: &Scenario) -> Result<()> {
     }
 }
 
+/// A run that saves nothing has no use for a file.
+fn is_saved_ever(scenario: &Scenario) -> Result<()> {
+    let steps = scenario.run();
+    let has_step = steps.iter().any(|step| step == "save" || step == "shell");
+    let knows_steps = scenario.own_initramfs() && scenario.restore.is_none();
+    ensure!(
+        has_step || scenario.save_at.is_some() || !knows_steps,
+        "--save needs to be told when: the step 'save' in --do, --save-at, or --interactive"
+    );
+    Ok(())
+}
+
 /// A file that somebody named: there, readable, and of the right kind where that shows.
 fn file(what: &str, path: &Path, is_program: bool) -> Result<()> {
     let shown = path.display();
@@ -88,19 +107,19 @@ fn file(what: &str, path: &Path, is_program: bool) -> Result<()> {
 }
 
 /// Whether a log can be written here, without writing it: a run that fails leaves the log of the last one alone.
-fn writable(log: &Path) -> Result<()> {
-    let shown = log.display();
+fn writable(what: &str, file: &Path) -> Result<()> {
+    let shown = file.display();
     ensure!(
-        !log.is_dir(),
-        "cannot write the log {shown}: it is a folder"
+        !file.is_dir(),
+        "cannot write the {what} {shown}: it is a folder"
     );
-    let folder = match log.parent() {
+    let folder = match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
     ensure!(
         folder.is_dir(),
-        "cannot write the log {shown}: there is no folder {}",
+        "cannot write the {what} {shown}: there is no folder {}",
         folder.display()
     );
     Ok(())

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::disk::Geometry;
 use crate::paths;
+use crate::state_disk::StateDisk;
 
 /// Debian's wrapper `bochs` starts this; without it there is one process less to end.
 const PROGRAM: &str = "/usr/bin/bochs-bin";
@@ -46,6 +47,12 @@ pub struct Hardware {
     pub disk: PathBuf,
     /// Its geometry.
     pub geometry: Geometry,
+    /// The disk for a saved partition, where there is one.
+    pub state: Option<StateDisk>,
+    /// Whether a key has L0 save the partition.
+    pub saves: bool,
+    /// Instructions, and ticks of the TSC, in a second of virtual time.
+    pub ips: u64,
     /// Whether COM1 is connected to the lab, for keys.
     pub keys: bool,
 }
@@ -263,14 +270,15 @@ fn bochsrc(hardware: &Hardware, log: &Path, key_port: Option<u16>) -> String {
         cpu,
         cpus,
         memory_mib,
+        ips,
         ..
     } = hardware;
-    let disk = hardware.disk.display();
-    let (cylinders, heads, sectors) = (
-        hardware.geometry.cylinders,
-        Geometry::HEADS,
-        Geometry::SECTORS,
-    );
+    let state = hardware
+        .state
+        .as_ref()
+        .map(|StateDisk { path, geometry }| disk_line("slave", path, geometry));
+    let disks =
+        disk_line("master", &hardware.disk, &hardware.geometry) + &state.unwrap_or_default();
     let clock = if hardware.keys { "slowdown" } else { "none" };
     let com1 = match key_port {
         Some(port) => format!("com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n"),
@@ -281,12 +289,12 @@ fn bochsrc(hardware: &Hardware, log: &Path, key_port: Option<u16>) -> String {
     // EPT violation.
     format!(
         "display_library: rfb, options=\"timeout=0\"\n\
-         cpu: model={cpu}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}, reset_on_triple_fault=0\n\
+         cpu: model={cpu}, count={cpus}, ips={ips}, reset_on_triple_fault=0\n\
          memory: guest={memory_mib}, host={memory_mib}\n\
          romimage: file={BIOS}, options=fastboot\n\
          vgaromimage: file={VGA_BIOS}\n\
          ata0: enabled=1\n\
-         ata0-master: type=disk, path=\"{disk}\", mode=flat, cylinders={cylinders}, heads={heads}, spt={sectors}\n\
+         {disks}\
          boot: disk\n\
          clock: sync={clock}, time0=1700000000\n\
          {com1}\
@@ -299,6 +307,17 @@ fn bochsrc(hardware: &Hardware, log: &Path, key_port: Option<u16>) -> String {
          debug: action=ignore\n\
          log: \"{}\"\n",
         log.display()
+    )
+}
+
+/// The line for a disk on the first channel.
+fn disk_line(place: &str, path: &Path, geometry: &Geometry) -> String {
+    format!(
+        "ata0-{place}: type=disk, path=\"{}\", mode=flat, cylinders={}, heads={}, spt={}\n",
+        path.display(),
+        geometry.cylinders,
+        Geometry::HEADS,
+        Geometry::SECTORS,
     )
 }
 
@@ -321,6 +340,9 @@ mod tests {
             memory_mib: 512,
             disk: "/d".into(),
             geometry: Geometry { cylinders: 9 },
+            state: None,
+            saves: false,
+            ips: INSTRUCTIONS_PER_SECOND,
             keys: false,
         };
         let text = bochsrc(&hardware, Path::new("/l"), None);
@@ -328,11 +350,21 @@ mod tests {
             "model=corei7_icelake_u, count=2",
             "guest=512, host=512",
             "cylinders=9",
+            "ips=100000000",
             "sync=none",
             "mode=null",
         ] {
             assert!(text.contains(wanted), "{wanted}");
         }
+        assert!(!text.contains("ata0-slave"));
+        hardware.state = Some(StateDisk {
+            path: "/s".into(),
+            geometry: Geometry { cylinders: 7 },
+        });
+        assert!(
+            bochsrc(&hardware, Path::new("/l"), None)
+                .contains("ata0-slave: type=disk, path=\"/s\", mode=flat, cylinders=7,")
+        );
         hardware.keys = true;
         assert!(
             bochsrc(&hardware, Path::new("/l"), Some(77))

@@ -95,6 +95,8 @@ pub enum Reason {
     TripleFault,
     /// L1 reported a crash by the Hv crash MSRs.
     Panic,
+    /// The partition is saved.
+    Saved,
     /// L0 stopped: a bug, or it refused to go on.
     L0Stop,
 }
@@ -399,6 +401,7 @@ mod tests {
             ("reset", Reason::Reset),
             ("triple-fault", Reason::TripleFault),
             ("panic", Reason::Panic),
+            ("saved", Reason::Saved),
             ("l0-stop", Reason::L0Stop),
         ] {
             let end =

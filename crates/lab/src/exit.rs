@@ -14,6 +14,8 @@ pub enum Ending {
     TripleFault,
     /// L1's kernel panicked.
     Panic,
+    /// The partition is saved, to go on where it is restored.
+    Saved,
     /// L0 stopped: a bug, or it refused to go on.
     L0Stop,
     /// Nothing happened for too long.
@@ -30,7 +32,7 @@ impl Ending {
     /// The command's exit status. 1 is an error of the lab itself, 2 a wrong command line.
     pub fn status(self) -> u8 {
         match self {
-            Self::PowerOff => 0,
+            Self::PowerOff | Self::Saved => 0,
             Self::Reset => 10,
             Self::TripleFault => 11,
             Self::Panic => 12,
@@ -49,6 +51,7 @@ impl Ending {
             Self::Reset => "L1 reset itself",
             Self::TripleFault => "L1 ended in a triple fault",
             Self::Panic => "L1's kernel panicked",
+            Self::Saved => "the partition is saved",
             Self::L0Stop => "L0 stopped",
             Self::Watchdog => "nothing happened for too long",
             Self::Timeout => "the time was over",
@@ -67,7 +70,7 @@ pub const FAILED_STEP: u8 = 18;
 /// The part of `--help` that explains the exit status.
 pub const HELP: &str = "\
 Exit status:
-  0   L1 powered off, all its steps done
+  0   L1 powered off, all its steps done; or it was saved
   1   the run could not be started (one line says why)
   2   wrong command line
   10  L1 reset itself             11  triple fault in L1

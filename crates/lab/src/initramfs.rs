@@ -79,10 +79,10 @@ impl Archive {
 }
 
 /// The applets that the two init scripts call. (In an interactive shell all of them are there.)
-const APPLETS: [&str; 23] = [
-    "cat", "cttyhack", "cut", "dmesg", "echo", "grep", "insmod", "mkdir", "mount", "poweroff",
-    "printf", "reboot", "rmmod", "sed", "setsid", "sh", "sleep", "sort", "stty", "tr", "true",
-    "uname", "wc",
+const APPLETS: [&str; 24] = [
+    "awk", "cat", "cttyhack", "cut", "dmesg", "echo", "grep", "insmod", "mkdir", "mount",
+    "poweroff", "printf", "reboot", "rmmod", "sed", "setsid", "sh", "sleep", "sort", "stty", "tr",
+    "true", "uname", "wc",
 ];
 
 /// Builds L1's initramfs and packs it: busybox, the vmm, KVM's modules, and what an L2 Linux boots from.

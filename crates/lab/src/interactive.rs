@@ -50,13 +50,26 @@ impl Drop for Keys {
 
 const CTRL_A: u8 = 1;
 
-/// Finds the end key, Ctrl-A X, among the keys. Ctrl-A Ctrl-A passes one Ctrl-A.
+/// What L0 takes for an order where it follows once, and for itself where it follows itself.
+const DLE: u8 = 0x10;
+
+/// Finds the end key, Ctrl-A X, among the keys. Ctrl-A Ctrl-A passes one Ctrl-A, and Ctrl-A S asks L0 to save the
+/// partition, where there is a place for it.
 #[derive(Debug, Default)]
 pub struct EscapeFilter {
     after_ctrl_a: bool,
+    saves: bool,
 }
 
 impl EscapeFilter {
+    /// For a run that can save, or not.
+    pub fn new(saves: bool) -> Self {
+        Self {
+            saves,
+            ..Self::default()
+        }
+    }
+
     /// The keys to pass on, and whether the user wants the end.
     pub fn pass(&mut self, keys: &[u8]) -> (Vec<u8>, bool) {
         let mut out = Vec::new();
@@ -64,11 +77,14 @@ impl EscapeFilter {
             if std::mem::take(&mut self.after_ctrl_a) {
                 match key {
                     b'x' | b'X' => return (out, true),
+                    b's' | b'S' if self.saves => out.extend([DLE, b'S']),
                     CTRL_A => out.push(CTRL_A),
                     other => out.extend([CTRL_A, other]),
                 }
             } else if key == CTRL_A {
                 self.after_ctrl_a = true;
+            } else if key == DLE {
+                out.extend([DLE, DLE]);
             } else {
                 out.push(key);
             }
@@ -92,5 +108,16 @@ mod tests {
             (b"a\x01b\x01c".to_vec(), false)
         );
         assert_eq!(filter.pass(b"d\x01Xe"), (b"d".to_vec(), true));
+    }
+
+    #[test]
+    fn ctrl_a_s_saves_and_no_other_key_does() {
+        let mut filter = EscapeFilter::new(true);
+        assert_eq!(
+            filter.pass(b"\x10S\x01s"),
+            (b"\x10\x10S\x10S".to_vec(), false)
+        );
+        let mut filter = EscapeFilter::new(false);
+        assert_eq!(filter.pass(b"\x01S"), (b"\x01S".to_vec(), false));
     }
 }

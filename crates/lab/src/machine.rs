@@ -59,7 +59,7 @@ pub fn run(
         noise: Noise::default(),
         ended: false,
     };
-    let mut escape = EscapeFilter::default();
+    let mut escape = EscapeFilter::new(hardware.saves);
     let started = Instant::now();
     let mut last_output = started;
 
@@ -227,6 +227,7 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                     Reason::Reset => Ending::Reset,
                     Reason::TripleFault => Ending::TripleFault,
                     Reason::Panic => Ending::Panic,
+                    Reason::Saved => Ending::Saved,
                     Reason::L0Stop => Ending::L0Stop,
                 });
                 summary.message = end.message;

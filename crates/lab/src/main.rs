@@ -33,6 +33,7 @@ mod report;
 mod run;
 mod scenario;
 mod snapshot;
+mod state_disk;
 mod steps;
 mod test;
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{Row, Word};
@@ -65,6 +67,24 @@ pub struct Summary {
     pub stale_fields: Vec<StaleField>,
     /// Lines that no run should show.
     pub warnings: Vec<String>,
+    /// The partition as it was saved.
+    #[serde(default)]
+    pub saved: Option<Saved>,
+}
+
+/// A saved partition.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Saved {
+    /// The file.
+    pub file: PathBuf,
+    /// Bytes of it.
+    pub bytes: u64,
+    /// Bytes of L1's memory that are not zero.
+    pub memory_bytes: u64,
+    /// L1's processors in the middle of an L2's run.
+    pub in_l2: usize,
+    /// Seconds of L1's reference clock.
+    pub seconds: f64,
 }
 
 /// What was started.
@@ -91,6 +111,9 @@ pub struct Setup {
     /// Whether the clean-field auditor looked at L1's entries.
     #[serde(default)]
     pub is_audited: bool,
+    /// The saved partition that went on.
+    #[serde(default)]
+    pub restored: Option<PathBuf>,
 }
 
 /// A test payload's verdict on one thing it looked at.
@@ -126,20 +149,27 @@ impl Setup {
     /// The lines shown before anything runs.
     pub fn header(&self) -> String {
         let plural = if self.cpus == 1 { "" } else { "s" };
+        let l1 = match &self.restored {
+            Some(file) => format!(
+                "L1: goes on as saved in {}, enlightenments offered: {}\n",
+                file.display(),
+                self.enlightenments
+            ),
+            None => format!(
+                "L1: Linux {}, enlightenments offered: {}\nL1 command line: {}\n",
+                self.kernel, self.enlightenments, self.command_line,
+            ),
+        };
         format!(
             "hynest on {} ({}), {} processor{plural}, {} MiB of memory ({} MiB for L1)\n\
              clock: instructions, one tick each, {} million a second of virtual time\n\
-             L1: Linux {}, enlightenments offered: {}\n\
-             L1 command line: {}\n",
+             {l1}",
             self.emulator,
             self.cpu_model,
             self.cpus,
             self.memory_mib,
             self.l1_memory_mib,
             self.tsc_hz / 1_000_000,
-            self.kernel,
-            self.enlightenments,
-            self.command_line,
         )
     }
 }
@@ -384,6 +414,20 @@ impl Summary {
             )?;
         }
         out.push('\n');
+        if let Some(saved) = &self.saved {
+            writeln!(
+                out,
+                "{} has {} MiB, of a partition {:.2} s old{}; `cargo hynest run --restore {}` goes on with it",
+                saved.file.display(),
+                saved.bytes >> 20,
+                saved.seconds,
+                match saved.in_l2 {
+                    0 => String::new(),
+                    one_or_more => format!(", {} in an L2", processors(one_or_more as u32)),
+                },
+                saved.file.display(),
+            )?;
+        }
         Ok(())
     }
 }

@@ -7,14 +7,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::console::{Console, Style};
 use crate::disk::{self, Content, Module};
-use crate::emulator::{self, Hardware, INSTRUCTIONS_PER_SECOND};
+use crate::emulator::{self, Hardware};
 use crate::exit::Ending;
 use crate::kernel::{self, DebianKernel, Kernel};
 use crate::machine::{self, Limits};
 use crate::paths::{self, Paths};
-use crate::report::{Setup, Summary};
+use crate::report::{Saved, Setup, Summary};
 use crate::scenario::{L0_MEMORY_MIB, Scenario, VmcsShadowing};
-use crate::{deps, early, image, initramfs, progress, proof};
+use crate::state_disk::StateDisk;
+use crate::{deps, early, image, initramfs, progress, proof, snapshot};
 
 /// How a run is shown.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +39,9 @@ pub struct Boot {
     pub kernel: String,
 }
 
+/// Where the disk for a saved partition is attached, in L0's words.
+const STATE_DISK: &str = "ata0-slave";
+
 /// A scenario without L1's seconds of silence gets this much patience.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
@@ -48,8 +52,21 @@ pub fn run(paths: &Paths, scenario: &Scenario, view: &View) -> Result<Summary> {
     if let Some(model) = &scenario.cpu_model {
         emulator::check_model(model)?;
     }
-    let boot = prepare(paths, scenario)?;
-    start(paths, scenario, &boot, view)
+    let (scenario, boot) = match &scenario.restore {
+        // The saved partition has its own processors and memory.
+        Some(file) => {
+            let saved = progress::step("reading the saved partition", || snapshot::read(file))?;
+            let scenario = scenario.as_saved(&saved);
+            let boot = Boot {
+                image: l0(paths, &scenario)?,
+                modules: Vec::new(),
+                kernel: String::new(),
+            };
+            (scenario, boot)
+        }
+        None => (scenario.clone(), prepare(paths, scenario)?),
+    };
+    start(paths, &scenario, &boot, view)
 }
 
 /// Gets and builds everything that boots.
@@ -79,13 +96,18 @@ fn prepare(paths: &Paths, scenario: &Scenario) -> Result<Boot> {
         path,
     }));
     Ok(Boot {
-        image: match &scenario.image {
-            Some(path) => path.clone(),
-            None => image::metal(paths, "hynest")?,
-        },
+        image: l0(paths, scenario)?,
         modules,
         kernel: kernel.version,
     })
+}
+
+/// L0's image.
+fn l0(paths: &Paths, scenario: &Scenario) -> Result<PathBuf> {
+    match &scenario.image {
+        Some(path) => Ok(path.clone()),
+        None => image::metal(paths, "hynest"),
+    }
 }
 
 /// The lab's initramfs; with Debian's modules where they are of the same version as the kernel.
@@ -124,10 +146,28 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         VmcsShadowing::Auto => "",
         VmcsShadowing::Off => " vmcs-shadowing=off",
     };
+    let tsc_hz = scenario.tsc_hz();
     let mut command_line = format!(
-        "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={INSTRUCTIONS_PER_SECOND} \
+        "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={tsc_hz} \
          enlightenments={enlightenments}{audit}{shadowing}"
     );
+    let state = match (&scenario.restore, &scenario.save) {
+        (Some(file), _) => {
+            command_line += &format!(" restore={STATE_DISK}");
+            Some(StateDisk::for_restoring(dir.path(), file)?)
+        }
+        (None, Some(_)) => Some(StateDisk::for_saving(
+            dir.path(),
+            u64::from(l1_memory_mib) << 20,
+        )?),
+        (None, None) => None,
+    };
+    if scenario.save.is_some() {
+        command_line += &format!(" save={STATE_DISK}");
+    }
+    if let Some(count) = scenario.save_at {
+        command_line += &format!(" save_at={}", count.0);
+    }
     if let Some(changes) = scenario.tsc_rate_changes()? {
         command_line += &format!(" tsc_rate_change={changes}");
     }
@@ -149,6 +189,9 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         memory_mib: l1_memory_mib + L0_MEMORY_MIB,
         disk,
         geometry,
+        state,
+        saves: scenario.save.is_some(),
+        ips: tsc_hz,
         keys: view.interactive,
     };
     let mut summary = Summary {
@@ -158,11 +201,12 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
             cpus,
             memory_mib: hardware.memory_mib,
             l1_memory_mib,
-            tsc_hz: INSTRUCTIONS_PER_SECOND,
+            tsc_hz,
             kernel: boot.kernel.clone(),
             command_line: scenario.command_line(),
             enlightenments,
             is_audited,
+            restored: scenario.restore.clone(),
         },
         ..Summary::default()
     };
@@ -170,7 +214,11 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
     if style != Style::Silent {
         println!("{}", summary.setup.header());
         if view.interactive {
-            println!("Keys go to L1's console. Ctrl-A X ends the run.\n");
+            let save = match hardware.saves {
+                true => " Ctrl-A S saves L1 and ends it, too.",
+                false => "",
+            };
+            println!("Keys go to L1's console. Ctrl-A X ends the run.{save}\n");
         }
     }
     let mut console = Console::new(style, view.log.as_deref())?;
@@ -183,6 +231,18 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         },
     };
     machine::run(&hardware, limits, dir.path(), &mut console, &mut summary)?;
+    if let (Some(Ending::Saved), Some(disk), Some(to)) =
+        (summary.ending, &hardware.state, &scenario.save)
+    {
+        let contents = progress::step("writing the saved partition", || disk.keep(to))?;
+        summary.saved = Some(Saved {
+            file: to.clone(),
+            bytes: contents.bytes,
+            memory_bytes: contents.stored,
+            in_l2: contents.in_l2,
+            seconds: contents.seconds,
+        });
+    }
     summary.proofs = proof::proofs(&summary);
     if matches!(summary.ending, Some(Ending::Watchdog | Ending::Timeout)) {
         eprint!("{}", machine::standstill(&console, &summary));

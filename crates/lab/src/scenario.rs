@@ -9,6 +9,7 @@ use hyperv::enlightenments::Set;
 use serde::Deserialize;
 
 use crate::emulator;
+use crate::snapshot::Contents;
 
 /// What a scenario file may hold; a flag on the command line goes before the file's word. Unknown keys are refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -36,6 +37,14 @@ pub struct Scenario {
     pub vmcs_shadowing: Option<VmcsShadowing>,
     /// When the machine's TSC takes on which rate: `AT=RATE`, in seconds of L1's reference clock and in Hz.
     pub tsc_rate_change: Option<Vec<String>>,
+    /// The rate of the machine's TSC, which counts instructions: Hz, or as `150M`.
+    pub tsc_hz: Option<Rate>,
+    /// The file that a saved partition is written to.
+    pub save: Option<PathBuf>,
+    /// After how many instructions it is saved without being asked.
+    pub save_at: Option<Count>,
+    /// The saved partition that is taken up in place of an L1 that boots.
+    pub restore: Option<PathBuf>,
     /// What L1's init does, in this order (see guest/init).
     pub run: Option<Vec<String>>,
     /// The operations that are measured; all that apply when absent.
@@ -65,6 +74,8 @@ impl Scenario {
             &mut scenario.initrd,
             &mut scenario.image,
             &mut scenario.vmm,
+            &mut scenario.save,
+            &mut scenario.restore,
         ]
         .into_iter()
         .flatten()
@@ -104,6 +115,10 @@ impl Scenario {
             audit_clean_fields: flags.audit_clean_fields.or(self.audit_clean_fields),
             vmcs_shadowing: flags.vmcs_shadowing.or(self.vmcs_shadowing),
             tsc_rate_change: flags.tsc_rate_change.or(self.tsc_rate_change),
+            tsc_hz: flags.tsc_hz.or(self.tsc_hz),
+            save: flags.save.or(self.save),
+            save_at: flags.save_at.or(self.save_at),
+            restore: flags.restore.or(self.restore),
             run: flags.run.or(self.run),
             operations: flags.operations.or(self.operations),
             image: flags.image.or(self.image),
@@ -111,6 +126,20 @@ impl Scenario {
             cpu_model: flags.cpu_model.or(self.cpu_model),
             timeout: flags.timeout.or(self.timeout),
             watchdog: flags.watchdog.or(self.watchdog),
+        }
+    }
+
+    /// This scenario for the machine of a saved partition.
+    pub fn as_saved(&self, saved: &Contents) -> Self {
+        Self {
+            memory: Some(Size {
+                mib: (saved.memory >> 20) as u32,
+            }),
+            cpus: Some(saved.vps),
+            enlightenments: Some(saved.enlightenments.clone()),
+            without: None,
+            no_initrd: Some(true),
+            ..self.clone()
         }
     }
 
@@ -180,6 +209,12 @@ impl Scenario {
         Ok((!changes.is_empty()).then(|| changes.join(",")))
     }
 
+    /// Ticks of the machine's TSC, which are instructions, in a second.
+    pub fn tsc_hz(&self) -> u64 {
+        self.tsc_hz
+            .map_or(emulator::INSTRUCTIONS_PER_SECOND, |rate| rate.0.into())
+    }
+
     /// The words for L1's init.
     pub fn run(&self) -> Vec<String> {
         self.run
@@ -240,6 +275,73 @@ pub const DEFAULT_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 cryptomgr.n
 pub struct Size {
     mib: u32,
 }
+
+/// A rate in Hz that a TSC can have: a number, or a text with `k`, `M` or `G` behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "NumberText")]
+pub struct Rate(pub u32);
+
+impl std::str::FromStr for Rate {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        // The bounds are those of a rate that the TSC changes to.
+        let change: RateChange = format!("0={text}")
+            .parse()
+            .map_err(|error| anyhow!("{error}"))?;
+        Ok(Self(change.hz))
+    }
+}
+
+/// A number of instructions: a number, or a text such as `800M` or `1.5G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "NumberText")]
+pub struct Count(pub u64);
+
+impl std::str::FromStr for Count {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || anyhow!("'{text}' is no number of instructions: try 800M or 1.5G");
+        let (digits, factor) = match text.strip_suffix(['k', 'M', 'G']) {
+            Some(digits) if text.ends_with('k') => (digits, 1e3),
+            Some(digits) if text.ends_with('M') => (digits, 1e6),
+            Some(digits) => (digits, 1e9),
+            None => (text, 1.0),
+        };
+        let number: f64 = digits.parse().map_err(|_| wrong())?;
+        let count = number * factor;
+        // Beyond that a floating-point number is no count.
+        if !(1.0..9e15).contains(&count) || digits.starts_with(['+', '-']) {
+            return Err(wrong());
+        }
+        Ok(Self(count as u64))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberText {
+    Number(u64),
+    Text(String),
+}
+
+macro_rules! from_number_or_text {
+    ($($name:ident)*) => {
+        $(impl TryFrom<NumberText> for $name {
+            type Error = anyhow::Error;
+
+            fn try_from(text: NumberText) -> Result<Self> {
+                match text {
+                    NumberText::Number(number) => number.to_string().parse(),
+                    NumberText::Text(text) => text.parse(),
+                }
+            }
+        })*
+    };
+}
+
+from_number_or_text! { Rate Count }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -355,6 +457,22 @@ mod tests {
     }
 
     #[test]
+    fn counts_and_rates_have_units() {
+        let count = |text: &str| text.parse::<Count>().map(|count| count.0).ok();
+        assert_eq!(count("1.5G"), Some(1_500_000_000));
+        assert_eq!(count("800M"), Some(800_000_000));
+        assert_eq!(count("7"), Some(7));
+        for bad in ["", "G", "-1", "+1", "0", "1e99", "nan", "x", "1T"] {
+            assert_eq!(count(bad), None, "{bad}");
+        }
+        let file = Scenario::parse("tsc_hz = \"150M\"\nsave_at = 5000\n").unwrap();
+        assert_eq!(file.tsc_hz(), 150_000_000);
+        assert_eq!(file.save_at, Some(Count(5000)));
+        assert!(Scenario::parse("tsc_hz = 5").is_err());
+        assert_eq!(Scenario::default().tsc_hz(), 100_000_000);
+    }
+
+    #[test]
     fn changes_of_the_tscs_rate_are_l0s_words() {
         let words = |file| Scenario::parse(file).unwrap().tsc_rate_changes();
         assert_eq!(words("").unwrap(), None);
@@ -409,7 +527,10 @@ mod tests {
             ),
             ("enlightenments = \"x=1\"", "unknown enlightenment 'x=1'"),
             ("enlightenments = \"\"", "name is empty"),
-            ("enlightenments = \"reenlightenment\"", "not offered yet"),
+            (
+                "enlightenments = \"reenlightenment\"",
+                "reenlightenment needs",
+            ),
             (
                 "enlightenments = \"none\"\nwithout = [\"ipi\"]",
                 "takes out what is not in",

@@ -15,6 +15,10 @@ const STEPS: &[(&str, &str)] = &[
         "churn",
         "L2s whose memory is changed under them, and verified",
     ),
+    (
+        "save",
+        "L1 asks L0 to save it (--save), and goes on when it is restored",
+    ),
     ("shell", "a shell; use --interactive"),
     ("boot", "nothing more: L1 boots and powers off"),
     ("panic", "L1's kernel panics"),

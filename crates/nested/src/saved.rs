@@ -73,6 +73,11 @@ impl Saved {
         self.running.is_some()
     }
 
+    /// The current VMCS.
+    pub fn current(&self) -> Current {
+        self.current
+    }
+
     /// Whether a VP can be in this state whose partition has so many physical-address bits.
     ///
     /// # Errors

@@ -194,9 +194,21 @@ impl Nested {
     /// Lets hardware shadow the plain VMCS 12 that has become current.
     pub(crate) fn begin_shadowing<L: L1Vp>(&self, vp: &mut L) {
         if let Some(shadow) = vp.shadow_vmcs() {
-            shadow.access(|fields| self.publish_all(fields));
-            shadow.set_attached(true);
+            self.shadow_in(shadow);
         }
+    }
+
+    /// Lets hardware shadow what is current, where that is a plain VMCS 12: for a VP whose state was
+    /// restored.
+    pub fn resume_shadowing<S: ShadowVmcs>(&self, shadow: &mut S) {
+        if let Current::Plain(_) = self.current {
+            self.shadow_in(shadow);
+        }
+    }
+
+    fn shadow_in<S: ShadowVmcs>(&self, shadow: &mut S) {
+        shadow.access(|fields| self.publish_all(fields));
+        shadow.set_attached(true);
     }
 
     /// Ends that: the copy is VMCS 12, whole, again.

@@ -10,6 +10,10 @@ pub const DATA_PORT: u16 = 0x5C4;
 /// What a 32-bit read of [`SELECT_PORT`] gives where the device exists: "HYN1".
 pub const IDENTITY: u32 = 0x314E_5948;
 
+/// What L1 writes to [`SELECT_PORT`] to be saved, where L0 has a place for that: "SAVE". The next
+/// instruction is the first after the restore.
+pub const SAVE: u32 = u32::from_le_bytes(*b"SAVE");
+
 /// What the counter port gives for a counter that L0 does not keep.
 pub const NO_COUNTER: u64 = u64::MAX;
 

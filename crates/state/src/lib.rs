@@ -94,11 +94,17 @@ impl fmt::Display for Bad {
 
 impl core::error::Error for Bad {}
 
+/// The state of a partition in bytes, which [`Machine::decode`] reads.
+pub fn encode(setup: &Setup, partition: &Partition, vps: &[Vp]) -> Vec<u8> {
+    // The fields of a `Machine`, in their order. Nothing in a state has a length that is not known,
+    // the one way to fail there is.
+    postcard::to_allocvec(&(setup, partition, vps)).unwrap_or_default()
+}
+
 impl Machine {
     /// The state in bytes.
     pub fn encode(&self) -> Vec<u8> {
-        // Nothing in a state has a length that is not known, the one way to fail there is.
-        postcard::to_allocvec(self).unwrap_or_default()
+        encode(&self.setup, &self.partition, &self.vps)
     }
 
     /// The state that `bytes` say, all of them.

@@ -30,6 +30,8 @@ pub enum Command {
     FlushTlb(flush_tlb::Arguments),
     /// Show L0's counters, where L0 is hynest
     Counters(count::Arguments),
+    /// Have L0 save this machine, where L0 is hynest and has a place for it; done when it goes on
+    Save,
     /// Show what the KVM of this machine offers
     Info(info::Arguments),
 }

@@ -12,6 +12,9 @@ pub enum Error {
         "cannot open /dev/kvm: {0} (is kvm-intel or kvm-amd loaded, and may this user open it?)"
     )]
     NoKvm(errno::Error),
+    /// No hynest answers at its port.
+    #[error("this is no machine of hynest's, or this user may not use its ports")]
+    NoHynest,
     /// A KVM ioctl failed.
     #[error("KVM refused to {what}: {errno}")]
     Kvm {

@@ -21,6 +21,7 @@ mod memory;
 mod paging;
 mod read_clock;
 mod report;
+mod save;
 mod stats;
 mod trace;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::ReadClock(arguments) => read_clock::run(&arguments),
         Command::FlushTlb(arguments) => flush_tlb::run(&arguments),
         Command::Counters(arguments) => count::run(&arguments),
+        Command::Save => save::run(),
         Command::Info(arguments) => info::run(&arguments),
     };
     match done {

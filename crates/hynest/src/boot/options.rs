@@ -3,6 +3,7 @@
 use hyperv::clock::{BadRateChange, RateChange};
 use hyperv::enlightenments::Set;
 
+use crate::disk::Position;
 use crate::output::Sink;
 
 /// Where console input for L1 comes from.
@@ -53,6 +54,12 @@ pub struct Options {
     pub audit: Audit,
     /// Hardware VMCS shadowing.
     pub vmcs_shadowing: VmcsShadowing,
+    /// The disk that a partition is taken up from.
+    pub restore: Option<Position>,
+    /// The disk that the partition is saved to when somebody asks for it.
+    pub save: Option<Position>,
+    /// When it is saved without, in the machine's TSC.
+    pub save_at: Option<u64>,
 }
 
 /// What is wrong with the command line.
@@ -77,7 +84,7 @@ impl core::fmt::Display for Wrong<'_> {
         match self {
             Self::Unknown(word) => write!(
                 f,
-                "unknown option '{word}': out, in, memory, vps, tsc_hz, tsc_rate_change, enlightenments, audit and vmcs-shadowing are known"
+                "unknown option '{word}': out, in, memory, vps, tsc_hz, tsc_rate_change, enlightenments, audit, vmcs-shadowing, restore, save and save_at are known"
             ),
             Self::Value { key, value } => write!(f, "option {key} does not take '{value}'"),
             Self::RateChange(error) => write!(f, "option tsc_rate_change: {error}"),
@@ -107,6 +114,9 @@ impl Options {
             enlightenments: Set::ALL,
             audit: Audit::None,
             vmcs_shadowing: VmcsShadowing::Auto,
+            restore: None,
+            save: None,
+            save_at: None,
         };
         for word in line.split_ascii_whitespace() {
             let (key, value) = word.split_once('=').ok_or(Wrong::Unknown(word))?;
@@ -151,6 +161,9 @@ impl Options {
                         _ => return Err(wrong),
                     }
                 }
+                "restore" => options.restore = Some(position(value).ok_or(wrong)?),
+                "save" => options.save = Some(position(value).ok_or(wrong)?),
+                "save_at" => options.save_at = Some(value.parse().map_err(|_| wrong)?),
                 "vmcs-shadowing" => {
                     options.vmcs_shadowing = match value {
                         "auto" => VmcsShadowing::Auto,
@@ -163,6 +176,23 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+/// Where a disk is attached, in words such as `ata0-slave`.
+fn position(text: &str) -> Option<Position> {
+    let (channel, drive) = text.split_once('-')?;
+    Some(Position {
+        secondary: match channel {
+            "ata0" => false,
+            "ata1" => true,
+            _ => return None,
+        },
+        slave: match drive {
+            "master" => false,
+            "slave" => true,
+            _ => return None,
+        },
+    })
 }
 
 /// A size in bytes, or with K, M or G behind it.

@@ -51,7 +51,11 @@ pub fn save(components: u64, area: &mut [u8]) {
 /// [`BadArea`], with nothing loaded, where the area is none that [`save`] stores.
 pub fn load(components: u64, area: &[u8]) -> Result<(), BadArea> {
     let mut whole = Box::new(Area([0; SIZE]));
-    whole.0.get_mut(..area.len()).ok_or(BadArea)?.copy_from_slice(area);
+    whole
+        .0
+        .get_mut(..area.len())
+        .ok_or(BadArea)?
+        .copy_from_slice(area);
     let word = |at: usize| u64::from_le_bytes(core::array::from_fn(|n| whole.0[at + n]));
     if word(MXCSR) as u32 & !MXCSR_MASK != 0 {
         return Err(BadArea);
@@ -62,8 +66,8 @@ pub fn load(components: u64, area: &[u8]) -> Result<(), BadArea> {
         unsafe { asm!("fxrstor64 [{}]", in(reg) at, options(nostack, preserves_flags)) };
         return Ok(());
     }
-    let has_standard_header = word(HEADER) & !components == 0
-        && (1..8).all(|n| word(HEADER + 8 * n) == 0);
+    let has_standard_header =
+        word(HEADER) & !components == 0 && (1..8).all(|n| word(HEADER + 8 * n) == 0);
     if !has_standard_header {
         return Err(BadArea);
     }

@@ -2,6 +2,7 @@
 
 pub mod apic;
 pub mod descriptor;
+pub mod extended;
 pub mod idle;
 pub mod interrupt;
 pub mod ioapic;

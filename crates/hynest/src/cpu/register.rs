@@ -44,6 +44,31 @@ write_control_register!(set_cr2, "cr2");
 write_control_register!(set_cr4, "cr4");
 write_control_register!(set_dr6, "dr6");
 
+/// DR0 to DR3, which VM entry and exit do not switch: a guest's.
+pub fn debug_addresses() -> [u64; 4] {
+    let (dr0, dr1, dr2, dr3);
+    // SAFETY: at CPL 0 with DR7.GD clear, as exits leave it, reading them does not fault.
+    unsafe {
+        asm!("mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3",
+            out(reg) dr0, out(reg) dr1, out(reg) dr2, out(reg) dr3,
+            options(nomem, nostack, preserves_flags));
+    }
+    [dr0, dr1, dr2, dr3]
+}
+
+/// Writes DR0 to DR3.
+///
+/// # Safety
+/// They are to be a guest's; L0 itself uses none.
+pub unsafe fn set_debug_addresses([dr0, dr1, dr2, dr3]: [u64; 4]) {
+    // SAFETY: the caller's promise; DR7 enables none of them while L0 runs.
+    unsafe {
+        asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}",
+            in(reg) dr0, in(reg) dr1, in(reg) dr2, in(reg) dr3,
+            options(nomem, nostack, preserves_flags));
+    }
+}
+
 /// The debug registers that VM entry and exit do not switch, as INIT leaves them: DR0 to DR3, DR6.
 ///
 /// # Safety

@@ -109,7 +109,7 @@ impl Vp {
             Field::GUEST_PDPTE3,
         ];
         // Bits 2:1 and 8:5 of a present pointer, and those above the address, are reserved.
-        let reserved = 0x1E6 | u64::MAX << self.partition.address_width;
+        let reserved = 0x1E6 | u64::MAX << self.partition.setup.physical_address_bits;
         let mut entries = [0; 4];
         for (i, entry) in entries.iter_mut().enumerate() {
             let slot = addr::Gpa1::new(base.raw() + 8 * i as u64);
@@ -133,7 +133,7 @@ impl Vp {
         let bad_pcid = value & CR4_PCIDE != 0
             && (efer & EFER_LMA == 0
                 || (old & CR4_PCIDE == 0 && read(Field::GUEST_CR3) & 0xFFF != 0));
-        let illegal = value & !self.partition.cr4_offered != 0
+        let illegal = value & !self.partition.setup.cr4_offered != 0
             || bad_pcid
             || (efer & EFER_LMA != 0 && value & CR4_PAE == 0)
             || !self.nested_allows_cr4(value);

@@ -100,7 +100,7 @@ impl Vp {
                     0
                 },
             };
-            let r = self.partition.cpuid.query(leaf, subleaf, &view);
+            let r = self.partition.setup.cpuid.query(leaf, subleaf, &view);
             [r.eax, r.ebx, r.ecx, r.edx]
         };
         let registers = &mut self.registers.0;

@@ -3,6 +3,7 @@
 use platform::apic::{Effect, Signals};
 use vmx::{EventType, Field, Interruptibility, InterruptionInfo, PrimaryControls};
 
+use super::snapshots::SaveOrder;
 use super::vmcs::{self, modify, read, write};
 use super::{Activity, Vp, vmcs01};
 use crate::cpu::{idle, register, tsc};
@@ -73,7 +74,7 @@ impl Vp {
         self.nmi_pending = false;
         self.nested_keep_cache_bits(0);
         self.registers = Default::default();
-        self.registers.set_rdx(self.partition.cpu_signature);
+        self.registers.set_rdx(self.partition.setup.cpu_signature);
         // SAFETY: CR2 and the debug registers are L1's: L0's own code uses none of them.
         unsafe {
             register::set_cr2(0);
@@ -131,20 +132,25 @@ impl Vp {
             let left = self.processor_ticks(now, due.0.saturating_sub(tsc));
             Some(now.saturating_add(left))
         });
+        let save = self.partition.save.as_ref().and_then(SaveOrder::next);
         let poll = now + self.partition.tsc_hz / POLLS_PER_SECOND;
         let poll = self.partition.has_input.then_some(poll);
-        [change, poll]
+        [change, save, poll]
             .into_iter()
             .flatten()
             .min()
             .unwrap_or(u64::MAX)
     }
 
-    /// Looks for console input, and has the TSC's rate change if it is time.
+    /// Looks for console input, and has the TSC's rate change or the partition saved if it is time.
     #[cold]
     fn attend_agenda(&mut self) {
-        if self.partition.has_input {
-            self.partition.poll_input();
+        if self.partition.has_input && self.partition.poll_input() {
+            self.ask_for_save();
+        }
+        let save = self.partition.save.as_ref();
+        if save.is_some_and(|order| order.comes(tsc::now())) {
+            self.ask_for_save();
         }
         while let Some(change) = self.partition.next_rate_change()
             && change.at <= self.reference_now()
@@ -202,6 +208,9 @@ impl Vp {
             self.drain_inbox();
             if tsc::now() >= self.deadline {
                 self.expire_timers();
+            }
+            if self.save_asked {
+                self.save_if_asked();
             }
             self.settle_eoi_assist();
             let asleep = match self.activity {

@@ -271,6 +271,9 @@ impl Vp {
     fn give_what_waits(&mut self) {
         self.attention = false;
         self.settle_eoi_assist();
+        if self.save_asked {
+            self.save_if_asked();
+        }
         if self.nested.is_in_l2() {
             self.interrupt_l2();
             if self.nested.is_in_l2() {
@@ -381,7 +384,7 @@ impl Vp {
         let index = self.registers.0[Registers::RCX] as u32;
         let value = self.registers.edx_eax();
         let cpl = super::nested::current_cpl();
-        if index != 0 || cpl != 0 || self.partition.cpuid.check_xcr0(value).is_err() {
+        if index != 0 || cpl != 0 || self.partition.setup.cpuid.check_xcr0(value).is_err() {
             return self.inject_gp();
         }
         // SAFETY: CR4.OSXSAVE is set in L0 and the value is one that the policy, which is

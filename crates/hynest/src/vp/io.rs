@@ -1,6 +1,6 @@
 //! L1's I/O ports.
 
-use platform::counters::{Counter, IDENTITY, NO_COUNTER};
+use platform::counters::{Counter, IDENTITY, NO_COUNTER, SAVE};
 use platform::ports::{Port, absent};
 use platform::power;
 use vmx::IoAccess;
@@ -12,6 +12,19 @@ use crate::fatal::{self, End};
 #[derive(Clone, Copy, Default)]
 pub struct Latched {
     value: u64,
+}
+
+impl Latched {
+    /// What is left to read.
+    pub fn value(self) -> u64 {
+        self.value
+    }
+}
+
+impl From<u64> for Latched {
+    fn from(value: u64) -> Self {
+        Self { value }
+    }
 }
 
 impl Vp {
@@ -91,6 +104,7 @@ impl Vp {
                 }
                 None => {}
             },
+            Port::CounterSelect if size == 4 && value == SAVE => self.ask_for_save(),
             Port::CounterSelect if size == 4 => {
                 let counter = Counter::ALL.get(value as usize).copied();
                 self.latched = Latched {

@@ -9,6 +9,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use spin::Mutex;
+
 use super::Vp;
 use super::shootdown::{self, publish_exit};
 use crate::cpu::per_cpu;
@@ -17,6 +19,11 @@ use crate::cpu::per_cpu;
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// How many VPs have come to it, without the one that called.
 static PRESENT: AtomicUsize = AtomicUsize::new(0);
+
+/// What each VP does when it comes, before it is counted.
+static EACH: Mutex<fn(&mut Vp)> = Mutex::new(nothing);
+
+fn nothing(_: &mut Vp) {}
 
 /// The number of the meeting that has been called.
 fn called() -> Option<u32> {
@@ -27,13 +34,25 @@ impl Vp {
     /// Does `work` while no VP runs or is in the middle of anything; each follows what has become
     /// of the time before it goes on. This one has left its guest and holds no lock.
     pub fn with_all_stopped<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.with_each_stopped(nothing, work)
+    }
+
+    /// The same, after each VP, this one too, has done `each`.
+    pub fn with_each_stopped<T>(
+        &mut self,
+        each: fn(&mut Self),
+        work: impl FnOnce(&mut Self) -> T,
+    ) -> T {
         let number = loop {
             // Another VP's meeting comes first.
             self.attend_meeting();
             let number = NUMBER.load(Ordering::SeqCst) & !1;
             let next = number.wrapping_add(1);
+            // Who finds the meeting called finds what to do there.
+            let mut task = EACH.lock();
             let claim = NUMBER.compare_exchange(number, next, Ordering::SeqCst, Ordering::SeqCst);
             if claim.is_ok() {
+                *task = each;
                 break next;
             }
         };
@@ -46,6 +65,7 @@ impl Vp {
         while PRESENT.load(Ordering::Acquire) != vps - 1 {
             core::hint::spin_loop();
         }
+        each(self);
         let result = work(self);
         PRESENT.store(0, Ordering::Relaxed);
         NUMBER.store(number.wrapping_add(1), Ordering::SeqCst);
@@ -59,6 +79,8 @@ impl Vp {
         let Some(number) = called() else {
             return;
         };
+        let each = *EACH.lock();
+        each(self);
         PRESENT.fetch_add(1, Ordering::AcqRel);
         while NUMBER.load(Ordering::Acquire) == number {
             core::hint::spin_loop();

@@ -48,6 +48,25 @@ impl L1Memory {
         self.base
     }
 
+    /// All of it.
+    ///
+    /// # Safety
+    /// No VP runs, and nothing writes to it, as long as the slice lives.
+    pub unsafe fn as_slice(&self) -> &[u8] {
+        // SAFETY: the range is the partition's memory, mapped for good; nobody writes to it.
+        unsafe { core::slice::from_raw_parts(pointer(self.base), self.size as usize) }
+    }
+
+    /// All of it, to be written.
+    ///
+    /// # Safety
+    /// No VP runs, and nothing else touches it, as long as the slice lives.
+    #[expect(clippy::mut_from_ref, reason = "L1's memory is no part of this value")]
+    pub unsafe fn as_mut_slice(&self) -> &mut [u8] {
+        // SAFETY: as above; nobody else touches it.
+        unsafe { core::slice::from_raw_parts_mut(pointer(self.base), self.size as usize) }
+    }
+
     /// The system address of an L1 address; `None` outside of the memory.
     #[inline]
     pub fn translate(&self, address: Gpa1) -> Option<Spa> {

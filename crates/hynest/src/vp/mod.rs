@@ -3,11 +3,13 @@
 mod accesses;
 mod control_register;
 mod cpuid;
+mod create;
 mod entry;
 mod eoi_assist;
 mod events;
 mod exceptions;
 mod exits;
+mod files;
 mod hardware;
 mod hypercalls;
 mod hyperv;
@@ -21,7 +23,9 @@ mod nested;
 mod paging;
 mod partition;
 mod report;
+mod saving;
 mod shootdown;
+mod snapshots;
 mod start;
 mod string_io;
 mod time;
@@ -34,6 +38,7 @@ use ::hyperv::clock::Emulation;
 use addr::Spa;
 use platform::apic::LocalApic;
 use platform::counters::Counter;
+use state::Activity;
 use vmx::{AccessRights, Field, PrimaryControls};
 
 pub use hardware::check_processor;
@@ -79,19 +84,6 @@ impl Registers {
     }
 }
 
-/// What a VP does when it does not execute instructions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Activity {
-    /// It executes them.
-    Running,
-    /// It has executed HLT.
-    Halted,
-    /// It has read HV_X64_MSR_GUEST_IDLE, which any interrupt ends, enabled or not.
-    Idle,
-    /// It waits for a start-up message, as all but the first do at first and after INIT.
-    WaitForStartup,
-}
-
 /// A virtual processor. Its physical processor owns it; others reach it by its inbox alone.
 ///
 /// The registers come first: the entry code addresses them by fixed offsets.
@@ -114,6 +106,8 @@ pub struct Vp {
     nmi_pending: bool,
     /// INIT came while VMX operation blocks it.
     init_pending: bool,
+    /// The partition is to be saved before the VP's next entry.
+    save_asked: bool,
     /// The windows that VMCS 01 asks for.
     windows: PrimaryControls,
     /// L1 may end the interrupt of highest priority in service by its assist page.

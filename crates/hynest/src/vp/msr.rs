@@ -75,7 +75,7 @@ impl Vp {
             }
             TSC_DEADLINE => self.apic.tsc_deadline(),
             APIC_BASE => self.apic.base(),
-            _ if VMX.contains(&msr) => self.partition.offered.msr(msr).ok_or(Refused)?,
+            _ if VMX.contains(&msr) => self.partition.setup.vmx.msr(msr).ok_or(Refused)?,
             _ => self.partition.msrs.read(&self.msrs, msr)?,
         })
     }

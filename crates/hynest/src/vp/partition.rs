@@ -1,21 +1,25 @@
 //! A partition: what its VPs share.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use addr::Spa;
 use hyperv::clock::{RateChange, TscSource};
 use platform::apic::{self, Inbox};
+use platform::boot::EntryState;
 use platform::interrupt::Message;
 use platform::ioapic::Ioapic;
 use platform::ports::{COM1_PIN, COM2_PIN};
 use platform::rtc::Rtc;
 use platform::uart::Uart;
 use spin::{Mutex, MutexGuard};
+use state::Setup;
 use vmx::Capabilities;
 use vmx::ept::Eptp;
 
 use super::memory::L1Memory;
+use super::snapshots::SaveOrder;
 use super::vmcs01::Controls;
 use crate::cpu::per_cpu;
 use crate::cpu::port::inb;
@@ -30,22 +34,14 @@ pub struct Partition {
     pub inboxes: Box<[Inbox]>,
     /// The Hv#1 server's shared state.
     pub hyperv: hyperv::Partition,
-    /// What L1 sees of CPUID.
-    pub cpuid: platform::cpuid::CpuidPolicy,
+    /// What L1 was told of its machine.
+    pub setup: Setup,
     /// Which MSRs L1 has.
     pub msrs: platform::msr::MsrPolicy,
-    /// The CR4 bits that exist for L1.
-    pub cr4_offered: u64,
-    /// Physical address bits.
-    pub address_width: u8,
     /// Removals from shadow tables whose processors have not all let go yet.
     pub flushing: AtomicUsize,
-    /// CPUID.1.EAX, which INIT leaves in EDX.
-    pub cpu_signature: u64,
     /// What the hardware can do.
     pub capabilities: Capabilities,
-    /// What L1 is told it can do.
-    pub offered: Capabilities,
     /// The controls that L1 runs with.
     pub controls: Controls,
     /// EPT 01.
@@ -70,17 +66,29 @@ pub struct Partition {
     pub tsc_hz: u64,
     /// What is added to the processors' TSC to give the partition's at first.
     pub tsc_offset: u64,
-    /// How L1's first VP begins.
-    pub entry: platform::boot::EntryState,
+    /// How its VPs begin.
+    pub beginning: Beginning,
     /// How the APIC timers count.
     pub clock: platform::apic::TimerClock,
     /// Whether console input comes by the physical UART.
     pub has_input: bool,
+    /// A DLE came from there: what follows it is no input.
+    is_escaped: AtomicBool,
+    /// Whether, when and where to the partition is to be saved.
+    pub save: Option<SaveOrder>,
     /// Whether the clean-field auditor looks at L1's entries.
     pub is_audited: bool,
     /// Whether the first VP has anything to look after beside its guests.
     pub has_agenda: bool,
     devices: Mutex<Devices>,
+}
+
+/// How VPs begin.
+pub enum Beginning {
+    /// The first begins so, the others wait for a start-up message.
+    Boot(EntryState),
+    /// Each goes on from its state, and takes it.
+    Saved(Mutex<Vec<Option<state::Vp>>>),
 }
 
 /// Which MSRs L1 does not reach without an exit.
@@ -99,6 +107,15 @@ pub struct Devices {
 }
 
 impl Devices {
+    /// As they were saved.
+    pub fn restore(saved: &state::Partition) -> Self {
+        Self {
+            ioapic: saved.ioapic.clone(),
+            uarts: saved.uarts.clone(),
+            rtc: saved.rtc,
+        }
+    }
+
     /// As after reset.
     pub const fn new() -> Self {
         Self {
@@ -116,11 +133,6 @@ pub struct DevicesGuard<'a> {
 }
 
 impl Partition {
-    /// Wraps the devices for a partition.
-    pub const fn devices_cell() -> Mutex<Devices> {
-        Mutex::new(Devices::new())
-    }
-
     /// The devices, held.
     pub fn devices(&self) -> DevicesGuard<'_> {
         DevicesGuard {
@@ -131,7 +143,7 @@ impl Partition {
 
     /// The CR4 bits that L1 may not change without L0.
     pub fn cr4_mask(&self) -> u64 {
-        super::vmcs01::CR4_OWNED | !self.cr4_offered
+        super::vmcs01::CR4_OWNED | !self.setup.cr4_offered
     }
 
     /// Delivers an interrupt message.
@@ -152,10 +164,28 @@ impl Partition {
         self.passed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Hands what has been typed to the console UART.
-    pub fn poll_input(&self) {
+    /// What VPs share, as state, when the machine's TSC is `machine`. VPs are stopped.
+    pub fn shared_state(&self, machine: u64) -> state::Partition {
+        let source = *self.time.lock();
+        let devices = self.devices.lock();
+        let tsc = source.tsc(machine);
+        state::Partition {
+            tsc,
+            tsc_hz: source.guest_hz(),
+            hyperv: self.hyperv.save(tsc),
+            ioapic: devices.ioapic.clone(),
+            uarts: devices.uarts.clone(),
+            rtc: devices.rtc,
+        }
+    }
+
+    /// Hands what has been typed to the console UART. Returns whether the partition is to be saved:
+    /// DLE and an S say so; DLE twice stands for one that was typed.
+    pub fn poll_input(&self) -> bool {
+        const DLE: u8 = 0x10;
         const LINE_STATUS: u16 = 0x3FD;
         let mut devices = self.devices();
+        let mut is_save_asked = false;
         // As many as its FIFO holds: a line status of all ones would never end.
         for _ in 0..platform::uart::FIFO_DEPTH {
             // SAFETY: the first physical UART is L0's; reading its status takes nothing.
@@ -165,9 +195,17 @@ impl Partition {
             }
             // SAFETY: reading takes the byte that the UART holds, which is for L1.
             let byte = unsafe { inb(0x3F8) };
-            devices.devices.uarts[0].receive(byte);
+            let is_escaped = self.is_escaped.load(Ordering::Relaxed);
+            self.is_escaped
+                .store(byte == DLE && !is_escaped, Ordering::Relaxed);
+            match (is_escaped, byte) {
+                (true, b'S') => is_save_asked = true,
+                (false, DLE) => {}
+                _ => devices.devices.uarts[0].receive(byte),
+            }
         }
         devices.update_line(0);
+        is_save_asked
     }
 
     /// Puts a partition together.
@@ -176,32 +214,30 @@ impl Partition {
             memory: parts.memory,
             inboxes: parts.inboxes,
             hyperv: parts.hyperv,
-            cpuid: parts.cpuid,
+            setup: parts.setup,
             msrs: parts.msrs,
-            cr4_offered: parts.cr4_offered,
-            address_width: parts.address_width,
             flushing: AtomicUsize::new(0),
-            cpu_signature: parts.cpu_signature,
             capabilities: parts.capabilities,
-            offered: parts.offered,
             controls: parts.controls,
             eptp01: parts.eptp01,
             shadow_bitmaps: parts.shadow_bitmaps,
             interception: parts.interception,
             interception_of_tsc: parts.interception_of_tsc,
             time: Mutex::new(parts.time),
-            has_agenda: parts.has_input || !parts.rate_changes.is_empty(),
+            has_agenda: parts.has_input || parts.save.is_some() || !parts.rate_changes.is_empty(),
             rate_changes: parts.rate_changes,
             passed: AtomicUsize::new(0),
             shadows: Mutex::new(parts.shadows),
             began: parts.began,
             tsc_hz: parts.tsc_hz,
             tsc_offset: parts.tsc_offset,
-            entry: parts.entry,
+            beginning: parts.beginning,
             clock: parts.clock,
             has_input: parts.has_input,
+            is_escaped: AtomicBool::new(false),
+            save: parts.save,
             is_audited: parts.is_audited,
-            devices: Self::devices_cell(),
+            devices: Mutex::new(parts.devices),
         }
     }
 }
@@ -212,13 +248,9 @@ pub struct Parts {
     pub memory: L1Memory,
     pub inboxes: Box<[Inbox]>,
     pub hyperv: hyperv::Partition,
-    pub cpuid: platform::cpuid::CpuidPolicy,
+    pub setup: Setup,
     pub msrs: platform::msr::MsrPolicy,
-    pub cr4_offered: u64,
-    pub address_width: u8,
-    pub cpu_signature: u64,
     pub capabilities: Capabilities,
-    pub offered: Capabilities,
     pub controls: Controls,
     pub eptp01: Eptp,
     pub shadow_bitmaps: Option<super::nested::ShadowBitmaps>,
@@ -233,7 +265,9 @@ pub struct Parts {
     pub tsc_offset: u64,
     pub has_input: bool,
     pub is_audited: bool,
-    pub entry: platform::boot::EntryState,
+    pub beginning: Beginning,
+    pub save: Option<SaveOrder>,
+    pub devices: Devices,
     pub clock: platform::apic::TimerClock,
 }
 

@@ -118,8 +118,8 @@ impl Vp {
 }
 
 fn processor(partition: &Partition) -> Processor {
-    let components = partition.cpuid.xcr0_supported();
-    let mut area = vec![0; partition.cpuid.extended_state_size()];
+    let components = partition.setup.cpuid.xcr0_supported();
+    let mut area = vec![0; partition.setup.cpuid.extended_state_size()];
     extended::save(components, &mut area);
     // SAFETY: the policy lets L1 read the MSRs without an exit, since they exist; XCR0 exists where
     // L1 may have components, and L0 has CR4.OSXSAVE set there.
@@ -139,7 +139,7 @@ fn processor(partition: &Partition) -> Processor {
 }
 
 fn load_processor(partition: &Partition, saved: &Processor) -> Result<(), Unacceptable> {
-    let components = partition.cpuid.xcr0_supported();
+    let components = partition.setup.cpuid.xcr0_supported();
     extended::load(components, &saved.extended).map_err(|_| Unacceptable::ExtendedState)?;
     for &(number, value) in &saved.msrs {
         let is_live = partition.msrs.live().any(|live| live == number);

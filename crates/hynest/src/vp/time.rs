@@ -130,7 +130,10 @@ impl Vp {
         {
             let now = self.tsc_now();
             self.apic.set_clock(clock, now);
-            self.partition.cpuid.set_tsc_hz(source.guest_hz() as u32);
+            self.partition
+                .setup
+                .cpuid
+                .set_tsc_hz(source.guest_hz() as u32);
         }
         if step != 0 {
             self.nested_follow_tsc();

@@ -34,3 +34,10 @@ pub struct Tsc(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct ReferenceTime(pub u64);
+
+impl ReferenceTime {
+    /// Whole seconds of it.
+    pub const fn seconds(self) -> u64 {
+        self.0 / REFERENCE_HZ
+    }
+}

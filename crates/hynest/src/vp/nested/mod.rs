@@ -11,6 +11,7 @@ mod instructions;
 mod interrupts;
 mod msr_lists;
 mod pages;
+mod saving;
 mod shadow;
 mod shadow_vmcs;
 mod space;
@@ -89,12 +90,12 @@ impl NestedVp {
         let physical_bits = super::cpuid::physical_address_bits().into();
         Self {
             logic: Nested::new(Config {
-                caps: partition.offered,
+                caps: partition.setup.vmx,
                 physical_bits,
                 enlightenments: offered_enlightenments(partition.hyperv.config().enlightenments),
             }),
             input_page: Recall::new(),
-            ept_offered: EptCapabilities::from_msr(partition.offered.ept_vpid, physical_bits),
+            ept_offered: EptCapabilities::from_msr(partition.setup.vmx.ept_vpid, physical_bits),
             vmcs02: vmcs02::create(partition, stack),
             view: partition.shadows.lock().view(),
             policy: vmcs02::policy(partition, bitmap.address()),
@@ -154,14 +155,19 @@ impl NestedVp {
 
     /// The VP assist page has moved.
     pub fn set_assist_page(&mut self, page: Option<Gpa1>, partition: &Partition) {
+        self.map_assist_page(page, partition);
+        // What happens to be there has not been said by L0.
+        self.set_no_eoi_required(false);
+    }
+
+    /// The VP assist page lies there; what it says stays.
+    fn map_assist_page(&mut self, page: Option<Gpa1>, partition: &Partition) {
         let map = |page: Gpa1| L1Page::map(&partition.memory, page);
         let enlightenments = partition.hyperv.config().enlightenments;
         self.apic_assist = page.and_then(map);
         self.assist = page
             .filter(|_| enlightenments.has(Enlightenment::Evmcs))
             .and_then(map);
-        // What happens to be there has not been said by L0.
-        self.set_no_eoi_required(false);
     }
 
     /// Whether the VP assist page says that the interrupt in service needs no EOI.
@@ -279,7 +285,7 @@ impl Vp {
 
     /// Whether VMX operation lets L1 set CR0 to this (SDM vol. 3, 24.8).
     pub fn nested_allows_cr0(&self, value: u64) -> bool {
-        let offered = &self.partition.offered;
+        let offered = &self.partition.setup.vmx;
         !self.nested.logic.in_vmx_operation()
             || (value & offered.cr0_fixed0 == offered.cr0_fixed0
                 && value & !offered.cr0_fixed1 == 0)
@@ -287,7 +293,7 @@ impl Vp {
 
     /// Whether VMX operation lets L1 set CR4 to this.
     pub fn nested_allows_cr4(&self, value: u64) -> bool {
-        let offered = &self.partition.offered;
+        let offered = &self.partition.setup.vmx;
         !self.nested.logic.in_vmx_operation()
             || (value & offered.cr4_fixed0 == offered.cr4_fixed0
                 && value & !offered.cr4_fixed1 == 0)

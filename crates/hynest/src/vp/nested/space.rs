@@ -71,8 +71,8 @@ impl Vp {
         Some(L2Space {
             eptp: Eptp::from_raw(self.nested.logic.ept_pointer()?),
             offered: EptCapabilities::from_msr(
-                partition.offered.ept_vpid,
-                partition.address_width.into(),
+                partition.setup.vmx.ept_vpid,
+                partition.setup.physical_address_bits.into(),
             ),
             memory: partition.memory,
         })

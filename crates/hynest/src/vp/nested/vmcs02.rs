@@ -62,7 +62,7 @@ pub fn policy(partition: &Partition, msr_bitmap: Spa) -> L0Policy {
         entry: entry.difference(EntryControls::IA32E_MODE_GUEST),
         exception_bitmap: exceptions::ENDLESS,
         cr0_mask: CR0_CACHE,
-        cr4_mask: !partition.cr4_offered,
+        cr4_mask: !partition.setup.cr4_offered,
         tsc_offset: partition.tsc_offset,
         msr_bitmap,
     }
