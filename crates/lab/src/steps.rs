@@ -7,6 +7,10 @@ const STEPS: &[(&str, &str)] = &[
     ("measure", "what L2's operations cost"),
     ("plain", "the same with KVM's enlightened_vmcs=0"),
     ("clock", "count the exits of an L2 that reads its clock"),
+    (
+        "clock-long",
+        "the same without pause, L1 too, while the TSC's rate may change",
+    ),
     ("linux", "an L2 Linux"),
     ("linux-smp", "an L2 Linux with two vCPUs"),
     ("linux-pair", "two L2 Linuxes at once"),
