@@ -44,12 +44,12 @@ impl Vp {
                     };
                     nested.page = Some(page);
                 }
-                let Some(page) = nested.page.as_mut() else {
+                let Some(mut page) = nested.page else {
                     return self.inject_ud();
                 };
                 nested
                     .logic
-                    .prepare_enlightened(at, page, &memory, &context, &L1_REGISTERS)
+                    .prepare_enlightened(at, &mut page, &memory, &context, &L1_REGISTERS)
             }
             EntrySource::Plain => {
                 self.collect_shadow();
@@ -88,10 +88,10 @@ impl Vp {
     /// way is [`Vp::prepare_l2_entry`] where L2 is to be entered; else nothing has been done.
     #[inline(always)]
     pub fn resume_clean(&mut self) -> Resume {
-        let (Some(assist), Some(page)) = (&self.nested.assist, &self.nested.page) else {
+        let (Some(assist), Some(page)) = (self.nested.assist, self.nested.page) else {
             return Resume::InFull;
         };
-        let Some(at) = enlightened_vmcs(assist) else {
+        let Some(at) = enlightened_vmcs(&assist) else {
             return Resume::InFull;
         };
         if self.nested.view.has_reflected() {
@@ -100,7 +100,7 @@ impl Vp {
         let vmcs02 = &self.nested.vmcs02;
         let resume = self.nested.logic.resume_clean(
             at,
-            page,
+            &page,
             &CurrentVmcs,
             || load(vmcs02),
             &mut CurrentVmcs,
@@ -115,16 +115,16 @@ impl Vp {
 
     /// The same where only what changes often has changed. Returns whether L2 is to be entered.
     pub fn resume_lightly(&mut self) -> bool {
-        let (Some(assist), Some(page)) = (&self.nested.assist, &mut self.nested.page) else {
+        let (Some(assist), Some(mut page)) = (self.nested.assist, self.nested.page) else {
             return false;
         };
-        let Some(at) = enlightened_vmcs(assist) else {
+        let Some(at) = enlightened_vmcs(&assist) else {
             return false;
         };
         let vmcs02 = &self.nested.vmcs02;
         let entered = self.nested.logic.resume_lightly(
             at,
-            page,
+            &mut page,
             &self.nested.policy,
             &CurrentVmcs,
             || load(vmcs02),
@@ -255,8 +255,8 @@ impl Vp {
                 self.index
             );
         }
-        let page = page_of(&mut self.nested.page, self.nested.logic.current());
-        let error: VmInstructionError = self.nested.logic.refuse_entry(page);
+        let mut page = page_of(self.nested.page, self.nested.logic.current());
+        let error: VmInstructionError = self.nested.logic.refuse_entry(page.as_mut());
         self.load_vmcs01();
         self.attend_if_needed();
         // Its length was the VMLAUNCH's or VMRESUME's that exited: VMCS 01 still has it.
@@ -298,10 +298,10 @@ impl Vp {
     /// The entry failed after the merge: an exit to L1 with bit 31.
     #[cold]
     pub fn fail_l2_entry(&mut self, reason: BasicExitReason, qualification: u64) {
-        let page = page_of(&mut self.nested.page, self.nested.logic.current());
+        let mut page = page_of(self.nested.page, self.nested.logic.current());
         self.nested.logic.fail_entry(
             &CurrentVmcs,
-            page,
+            page.as_mut(),
             ExitReason::entry_failure(reason),
             qualification,
         );
@@ -311,9 +311,9 @@ impl Vp {
 }
 
 /// The enlightened VMCS's page, if that is what L2 runs on.
-pub fn page_of(page: &mut Option<L1Page>, current: Current) -> Option<&mut L1Page> {
+pub fn page_of(page: Option<L1Page>, current: Current) -> Option<L1Page> {
     match current {
-        Current::Enlightened(_) => page.as_mut(),
+        Current::Enlightened(_) => page,
         _ => None,
     }
 }

@@ -62,7 +62,7 @@ impl Vp {
     /// [`Vp::prepare_l1_entry`].
     #[inline(always)]
     pub fn reflect_shortly(&mut self, reason: ExitReason) -> bool {
-        let Some(page) = self.nested.page.as_mut() else {
+        let Some(mut page) = self.nested.page else {
             return false;
         };
         // VMCS 01's TSC offset is not stale: what makes it so ends the steady state.
@@ -70,7 +70,7 @@ impl Vp {
         if !self.nested.logic.reflect_steady(
             reason,
             &CurrentVmcs,
-            page,
+            &mut page,
             || load(vmcs01),
             &mut CurrentVmcs,
         ) {
@@ -85,11 +85,11 @@ impl Vp {
     /// Turns the exit, as hardware reported it, into one of L1's.
     pub fn reflect(&mut self, reason: ExitReason) {
         self.count(Counter::Reflected);
-        match page_of(&mut self.nested.page, self.nested.logic.current()) {
-            Some(page) => self
+        match page_of(self.nested.page, self.nested.logic.current()) {
+            Some(mut page) => self
                 .nested
                 .logic
-                .reflect_enlightened(reason, &CurrentVmcs, page),
+                .reflect_enlightened(reason, &CurrentVmcs, &mut page),
             None => {
                 self.nested.logic.reflect_plain(reason, &CurrentVmcs);
                 return self.finish_plain_exit(false);
@@ -102,8 +102,11 @@ impl Vp {
     /// Hardware found L2's state wrong while it entered.
     #[cold]
     fn failed_l2_entry(&mut self) {
-        let page = page_of(&mut self.nested.page, self.nested.logic.current());
-        let _ = self.nested.logic.reflect_failed_entry(&CurrentVmcs, page);
+        let mut page = page_of(self.nested.page, self.nested.logic.current());
+        let _ = self
+            .nested
+            .logic
+            .reflect_failed_entry(&CurrentVmcs, page.as_mut());
         self.publish_exit();
         self.return_to_l1_host(false);
     }
@@ -184,11 +187,11 @@ impl Vp {
     /// Reflects an exit with information that L0 has corrected.
     fn reflect_as(&mut self, info: ExitInfo) {
         self.count(Counter::Reflected);
-        match page_of(&mut self.nested.page, self.nested.logic.current()) {
-            Some(page) => self
+        match page_of(self.nested.page, self.nested.logic.current()) {
+            Some(mut page) => self
                 .nested
                 .logic
-                .reflect_enlightened_as(&CurrentVmcs, page, &info),
+                .reflect_enlightened_as(&CurrentVmcs, &mut page, &info),
             None => {
                 self.nested.logic.reflect_plain_as(&CurrentVmcs, &info);
                 return self.finish_plain_exit(false);

@@ -52,6 +52,10 @@ impl Vmcs for CurrentVmcs {
 }
 
 /// A 4 KiB page of L1's memory, which L1 may change at any moment.
+///
+/// What accesses a page many times between VMREADs does so by a copy of this of its own, which stays in a
+/// register: the compiler takes a VMREAD to memory for one that may change what lies in the VP.
+#[derive(Clone, Copy)]
 pub struct L1Page(*mut u8);
 
 impl L1Page {
