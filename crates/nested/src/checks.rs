@@ -16,9 +16,9 @@ mod guest;
 mod host;
 mod non_register;
 
-pub use controls::{controls, light_controls};
+pub use controls::{controls, is_simple_event, light_controls, simple_controls};
 pub use guest::{Failed, guest, guest_rip};
-pub use host::{host, host_pointers};
+pub use host::{are_host_pointers_canonical, host, host_pointers};
 
 /// Groups whose change calls for [`controls`].
 pub const CONTROL_GROUPS: Dirty = Dirty::CONTROL_GRP1

@@ -115,7 +115,7 @@ impl Nested {
         vmcs02: &V,
         page: &mut P,
     ) {
-        store_hardware_info(reason, vmcs02, page);
+        store_hardware_info::<false, _, _>(reason, vmcs02, page);
         let context = self.leave(vmcs02);
         let entry = store_guest_state(vmcs02, page, &context);
         self.follow(entry);
@@ -127,7 +127,7 @@ impl Nested {
     /// As [`Nested::reflect_enlightened`], for a plain VMCS.
     #[inline]
     pub fn reflect_plain<V: Vmcs>(&mut self, reason: ExitReason, vmcs02: &V) {
-        store_hardware_info(reason, vmcs02, &mut self.vmcs12);
+        store_hardware_info::<false, _, _>(reason, vmcs02, &mut self.vmcs12);
         let context = self.leave(vmcs02);
         store_guest_state(vmcs02, &mut self.vmcs12, &context);
         self.vmcs12.set_launched(true);
@@ -299,20 +299,33 @@ const fn describes_operand(reason: u16) -> bool {
 }
 
 /// Exit information of a hardware exit. What the SDM leaves undefined for the
-/// exit at hand is not touched.
+/// exit at hand is not touched. `IS_INSTRUCTION`: the reason is among
+/// [`INSTRUCTIONS`](crate::reflect::INSTRUCTIONS), so that there is no event.
 #[inline(always)]
-pub(crate) fn store_hardware_info<V: Vmcs, P: Page>(reason: ExitReason, vmcs02: &V, page: &mut P) {
-    let vectoring = vmcs02.read(Field::IDT_VECTORING_INFO);
-    let event = vmcs02.read(Field::EXIT_INTERRUPTION_INFO);
+pub(crate) fn store_hardware_info<const IS_INSTRUCTION: bool, V: Vmcs, P: Page>(
+    reason: ExitReason,
+    vmcs02: &V,
+    page: &mut P,
+) {
+    let event = |field| {
+        if IS_INSTRUCTION {
+            0
+        } else {
+            vmcs02.read(field)
+        }
+    };
+    let vectoring = event(Field::IDT_VECTORING_INFO);
+    let interruption = event(Field::EXIT_INTERRUPTION_INFO);
     save!(vmcs02, page; EXIT_INSTRUCTION_LENGTH);
-    if describes_operand(reason.raw() as u16) {
+    let low = reason.raw() as u16;
+    if describes_operand(if IS_INSTRUCTION { low & 63 } else { low }) {
         save!(vmcs02, page; EXIT_INSTRUCTION_INFO, GUEST_LINEAR_ADDRESS);
         exactly!(vmcs02, page; GUEST_PHYSICAL_ADDRESS);
     }
     save!(vmcs02, page; EXIT_QUALIFICATION);
     put!(*page, EXIT_REASON, reason.raw().into());
-    put!(*page, EXIT_INTERRUPTION_INFO, event);
-    if InterruptionInfo::from_raw(event as u32).has_error_code() {
+    put!(*page, EXIT_INTERRUPTION_INFO, interruption);
+    if InterruptionInfo::from_raw(interruption as u32).has_error_code() {
         exactly!(vmcs02, page; EXIT_INTERRUPTION_ERROR_CODE);
     }
     put!(*page, IDT_VECTORING_INFO, vectoring);

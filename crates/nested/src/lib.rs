@@ -60,5 +60,5 @@ pub use host_state::{HOST_FIELD_COUNT, HOST_FIELDS, HostState, UNDEFINED_FIELD_C
 pub use merge::Merged;
 pub use policy::{L0Policy, L1Registers};
 pub use state::{Config, Current, Enlightenments, Nested};
-pub use steady::Resume;
+pub use steady::{Asked, Resume};
 pub use vmcs12::Vmcs12;

@@ -69,6 +69,61 @@ pub const ALWAYS_L1: u64 = {
     bits(REASONS) as u64
 };
 
+/// The basic exit reasons, as bits, of instructions that exit before they do anything: not of an
+/// exception, and not in the delivery of an event. So no event is described with them: hardware
+/// clears the valid bits of the VM-exit interruption information and of the IDT-vectoring information
+/// (SDM 28.2.2, 28.2.4).
+pub const INSTRUCTIONS: u64 = {
+    use BasicExitReason as R;
+    const REASONS: &[R] = &[
+        R::Cpuid,
+        R::Getsec,
+        R::Hlt,
+        R::Invd,
+        R::Invlpg,
+        R::Rdpmc,
+        R::Rdtsc,
+        R::Rsm,
+        R::Vmcall,
+        R::Vmclear,
+        R::Vmlaunch,
+        R::Vmptrld,
+        R::Vmptrst,
+        R::Vmread,
+        R::Vmresume,
+        R::Vmwrite,
+        R::Vmxoff,
+        R::Vmxon,
+        R::CrAccess,
+        R::MovDr,
+        R::IoInstruction,
+        R::Rdmsr,
+        R::Wrmsr,
+        R::Mwait,
+        R::Monitor,
+        R::Pause,
+        R::GdtrIdtrAccess,
+        R::LdtrTrAccess,
+        R::Invept,
+        R::Rdtscp,
+        R::Invvpid,
+        R::Wbinvd,
+        R::Xsetbv,
+        R::Rdrand,
+        R::Invpcid,
+        R::Rdseed,
+        R::Xsaves,
+        R::Xrstors,
+    ];
+    bits(REASONS) as u64
+};
+
+/// Whether a bit of `reasons`, one of the sets above, stands for `reason`.
+#[inline(always)]
+pub const fn is_among(reasons: u64, reason: ExitReason) -> bool {
+    reason.raw() < 64 && reasons >> reason.raw() & 1 != 0
+}
+
 /// A set of basic exit reasons: the bit of each.
 pub(crate) const fn bits(reasons: &[BasicExitReason]) -> u128 {
     let mut bits = 0;

@@ -10,13 +10,13 @@
 //! would do in that case, which the tests hold it to.
 //!
 //! A few groups change so often, and mean so little, that they are taken along:
-//! see [`Nested::resume_lightly`].
+//! see [`Nested::resume_lightly`] and [`Nested::resume_with_event`].
 
 use addr::Gpa1;
 use tlfs::evmcs::{self, CleanFields};
 use vmx::{
-    AccessRights, EntryControls, ExitControls, ExitReason, Field, Interruptibility, PinControls,
-    PrimaryControls,
+    AccessRights, EntryControls, ExitControls, ExitReason, Field, Interruptibility,
+    InterruptionInfo, PinControls, PrimaryControls,
 };
 
 use crate::access::{Page, Vmcs};
@@ -48,15 +48,25 @@ const LIGHT: Dirty = Dirty::HOST_POINTER
     .union(Dirty::GUEST_BASIC)
     .union(checks::LIGHT_GROUPS);
 
-/// What came of [`Nested::resume_clean`].
+/// What came of an attempt to enter L2 by the short way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resume {
     /// L2 is to be entered.
     Entered,
-    /// Groups are dirty: [`Nested::resume_lightly`] may still do.
-    Dirty,
+    /// It takes more than that, and nothing has been done: what comes next, of
+    /// [`Nested::resume_clean`], [`Nested::resume_lightly`] and [`Nested::resume_with_event`], may
+    /// still do.
+    Dirty(Asked),
     /// It takes the long way: [`Nested::execute`](crate::insn).
     InFull,
+}
+
+/// An entry that may go the short way: what L1's page says of it, each word read once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Asked {
+    clean: CleanFields,
+    rip: u64,
 }
 
 impl Nested {
@@ -87,9 +97,10 @@ impl Nested {
     /// that can go the short way; does nothing and returns `false` where it cannot.
     ///
     /// `page` is the enlightened VMCS. VMCS 02 is current when this is called, and `load_01` makes
-    /// VMCS 01 so.
+    /// VMCS 01 so. `IS_INSTRUCTION`: the reason is among
+    /// [`INSTRUCTIONS`](crate::reflect::INSTRUCTIONS).
     #[inline(always)]
-    pub fn reflect_steady<V: Vmcs, P: Page>(
+    pub fn reflect_steady<const IS_INSTRUCTION: bool, V: Vmcs, P: Page>(
         &mut self,
         reason: ExitReason,
         vmcs02: &V,
@@ -105,7 +116,7 @@ impl Nested {
             // L2 has left long mode: there may be PDPTEs to save.
             return false;
         }
-        crate::exit::store_hardware_info(reason, vmcs02, page);
+        crate::exit::store_hardware_info::<IS_INSTRUCTION, _, _>(reason, vmcs02, page);
         crate::exit::store_common_state(vmcs02, page);
         crate::exit::store_debug_state(vmcs02, page);
         put!(*page, GUEST_CR4, vmcs02.read(Field::GUEST_CR4));
@@ -133,48 +144,85 @@ impl Nested {
     /// `at`, if that can go the short way; does nothing unless it says [`Resume::Entered`].
     ///
     /// `page` is what the last entry used. VMCS 01 is current when this is called, and `load_02`
-    /// makes VMCS 02 so. EPT 02, MSR bitmap 02 and VPID 02 stay as they are.
+    /// makes VMCS 02 so. EPT 02, MSR bitmap 02 and VPID 02 stay as they are. `has_more` says that
+    /// the caller has more to do than to enter.
     #[inline(always)]
     pub fn resume_clean<V: Vmcs, P: Page>(
         &mut self,
         at: Gpa1,
         page: &P,
+        has_more: bool,
         vmcs01: &V,
         load_02: impl FnOnce(),
         vmcs02: &mut V,
     ) -> Resume {
-        let Some((clean, rip)) = self.resumes(at, page, vmcs01) else {
+        let Some(asked) = self.resumes(at, page, vmcs01) else {
             return Resume::InFull;
         };
-        if !clean.contains(CleanFields::ALL) {
-            return Resume::Dirty;
+        if has_more || !asked.clean.contains(CleanFields::ALL) {
+            return Resume::Dirty(asked);
         }
         load_02();
-        self.enter_steady(rip, page, vmcs02);
+        self.enter_steady(asked.rip, page, vmcs02);
         Resume::Entered
     }
 
-    /// The same where groups may be dirty that change often: L1's stack and bases, L2's stack and
-    /// flags, an event, windows. Returns whether L2 is entered.
-    #[inline]
+    /// Goes on with what [`Nested::resume_clean`] has found to be asked, where groups are dirty
+    /// that change often: L1's stack and bases, L2's stack and flags, an interrupt, windows.
+    ///
+    /// Straight-line code again: other events are for [`Nested::resume_with_event`].
+    #[inline(always)]
     pub fn resume_lightly<V: Vmcs, P: Page>(
         &mut self,
-        at: Gpa1,
+        asked: Asked,
         page: &mut P,
         policy: &L0Policy,
-        vmcs01: &V,
+        load_02: impl FnOnce(),
+        vmcs02: &mut V,
+    ) -> Resume {
+        if Dirty::from_clean(asked.clean).intersects(Dirty::CONTROL_EVENT) {
+            let event = get!(*page, ENTRY_INTERRUPTION_INFO) as u32;
+            if !checks::is_simple_event(InterruptionInfo::from_raw(event)) {
+                return Resume::Dirty(asked);
+            }
+        }
+        if self.resume_dirty::<true, _, _>(asked, page, policy, load_02, vmcs02) {
+            Resume::Entered
+        } else {
+            Resume::InFull
+        }
+    }
+
+    /// The same whatever the event. Returns whether L2 is entered.
+    #[inline]
+    pub fn resume_with_event<V: Vmcs, P: Page>(
+        &mut self,
+        asked: Asked,
+        page: &mut P,
+        policy: &L0Policy,
         load_02: impl FnOnce(),
         vmcs02: &mut V,
     ) -> bool {
-        let Some((clean, rip)) = self.resumes(at, page, vmcs01) else {
-            return false;
-        };
+        self.resume_dirty::<false, _, _>(asked, page, policy, load_02, vmcs02)
+    }
+
+    /// Takes along the groups that are dirty, where they change often. `IS_SIMPLE` asks for no event
+    /// but interrupts, and for code without a call.
+    #[inline(always)]
+    fn resume_dirty<const IS_SIMPLE: bool, V: Vmcs, P: Page>(
+        &mut self,
+        Asked { clean, rip }: Asked,
+        page: &mut P,
+        policy: &L0Policy,
+        load_02: impl FnOnce(),
+        vmcs02: &mut V,
+    ) -> bool {
         let dirty = Dirty::from_clean(clean);
         if !dirty.is_empty() {
             if !LIGHT.contains(dirty) || !ungrouped_stay(&self.vmcs12, page) {
                 return false;
             }
-            if !self.take_lightly(dirty, page) {
+            if !self.take_lightly::<IS_SIMPLE, _>(dirty, page) {
                 // Neither way may take for clean what was copied and found wanting, though L1 may
                 // declare it so by then, and may not come to the long way at all.
                 self.forget_groups(dirty);
@@ -196,14 +244,9 @@ impl Nested {
         true
     }
 
-    /// What any entry by the short way asks for; the clean word and RIP, each read once.
+    /// What an entry asks for, if it may go the short way.
     #[inline(always)]
-    fn resumes<V: Vmcs, P: Page>(
-        &self,
-        at: Gpa1,
-        page: &P,
-        vmcs01: &V,
-    ) -> Option<(CleanFields, u64)> {
+    fn resumes<V: Vmcs, P: Page>(&self, at: Gpa1, page: &P, vmcs01: &V) -> Option<Asked> {
         if self.steady != Some(at) || page.read_u32(evmcs::REVISION) != evmcs::VERSION {
             return None;
         }
@@ -224,12 +267,13 @@ impl Nested {
         if !code.is_kernel_code64() || blocking & Interruptibility::MOV_SS.bits() != 0 {
             return None;
         }
-        Some((clean, rip))
+        Some(Asked { clean, rip })
     }
 
     /// Copies the groups in `dirty` from L1's page and checks them. `false` where it takes the long
     /// way, which is to read them again.
-    fn take_lightly<P: Page>(&mut self, dirty: Dirty, page: &P) -> bool {
+    #[inline(always)]
+    fn take_lightly<const IS_SIMPLE: bool, P: Page>(&mut self, dirty: Dirty, page: &P) -> bool {
         macro_rules! copy {
             (; $($field:ident),*) => {
                 $(put!(self.vmcs12, $field, get!(*page, $field));)*
@@ -237,10 +281,12 @@ impl Nested {
         }
         if dirty.intersects(Dirty::HOST_POINTER) {
             for_host_pointer!(copy!());
-            if checks::host_pointers(&self.vmcs12).is_err() {
+            // Before the check, so that few values are alive at a time. Nothing comes of bad ones: the
+            // long way prepares the group again.
+            self.host.prepare_pointers(&self.vmcs12);
+            if !checks::are_host_pointers_canonical(&self.vmcs12) {
                 return false;
             }
-            self.host.prepare_pointers(&self.vmcs12);
         }
         if dirty.intersects(Dirty::GUEST_BASIC) {
             for_guest_basic!(copy!());
@@ -255,24 +301,30 @@ impl Nested {
             if dirty.intersects(Dirty::CONTROL_PROC) {
                 copy!(; PRIMARY_CONTROLS);
             }
-            if self.event().is_nmi()
-                || self.primary_structure_changed()
-                || checks::light_controls(&self.vmcs12, &self.config).is_err()
-            {
+            if self.event().is_nmi() || self.primary_structure_changed() {
                 return false;
             }
+            let (copy, config) = (&self.vmcs12, &self.config);
+            return if IS_SIMPLE {
+                checks::simple_controls(copy, config)
+            } else {
+                checks::light_controls(copy, config).is_ok()
+            };
         }
         true
     }
 
-    /// What is written to VMCS 02 at every entry.
+    /// What L1 may change at every entry.
     #[inline(always)]
     fn enter_steady<V: Vmcs, P: Page>(&mut self, rip: u64, page: &P, vmcs02: &mut V) {
         vmcs02.write(Field::GUEST_RIP, rip);
         if self.uses_tpr_shadow() {
+            // In a steady state VMCS 02 has what the copy has: the merge wrote it.
             let threshold = get!(*page, TPR_THRESHOLD);
-            put!(self.vmcs12, TPR_THRESHOLD, threshold);
-            vmcs02.write(Field::TPR_THRESHOLD, threshold);
+            if threshold != get!(self.vmcs12, TPR_THRESHOLD) {
+                put!(self.vmcs12, TPR_THRESHOLD, threshold);
+                vmcs02.write(Field::TPR_THRESHOLD, threshold);
+            }
         }
         self.in_l2 = true;
     }

@@ -1,7 +1,7 @@
 //! The exits of a VP, and what is done before each entry.
 
-use nested::Resume;
-use nested::reflect::ALWAYS_L1;
+use nested::reflect::{ALWAYS_L1, INSTRUCTIONS, is_among};
+use nested::{Asked, Resume};
 use platform::counters::Counter;
 use vmx::{BasicExitReason, CrAccess, ExitReason, Field, IoAccess, VmInstructionError};
 
@@ -23,7 +23,7 @@ pub extern "C" fn l1_exited(vp: &mut Vp) {
     if reason == ExitReason::new(BasicExitReason::Vmresume) {
         match vp.resume_clean() {
             Resume::Entered => return vp.prepare_l2_entry(),
-            Resume::Dirty => return resume_lightly(vp, reason),
+            Resume::Dirty(asked) => return resume_lightly(vp, asked),
             Resume::InFull => {}
         }
     } else if reason == ExitReason::new(BasicExitReason::Invvpid) {
@@ -59,13 +59,23 @@ extern "C" fn l1_cpuid(vp: &mut Vp) {
     vp.prepare_l1_entry()
 }
 
-/// VMRESUME of L1 with groups that are not clean.
+/// VMRESUME of L1 with groups that are not clean, or after an EPT violation that it was told of.
 #[inline(never)]
-extern "C" fn resume_lightly(vp: &mut Vp, reason: ExitReason) {
-    if vp.resume_lightly() {
+extern "C" fn resume_lightly(vp: &mut Vp, asked: Asked) {
+    match vp.resume_lightly(asked) {
+        Resume::Entered => vp.prepare_l2_entry(),
+        Resume::Dirty(asked) => resume_with_event(vp, asked),
+        Resume::InFull => other_l1_exit(vp, ExitReason::new(BasicExitReason::Vmresume)),
+    }
+}
+
+/// The same with an exception or the like to inject, or a page to be given to L2.
+#[inline(never)]
+extern "C" fn resume_with_event(vp: &mut Vp, asked: Asked) {
+    if vp.resume_with_event(asked) {
         return vp.prepare_l2_entry();
     }
-    other_l1_exit(vp, reason)
+    other_l1_exit(vp, ExitReason::new(BasicExitReason::Vmresume))
 }
 
 /// An exit of L1 that is not a step of an L2 round trip.
@@ -100,8 +110,8 @@ pub extern "C" fn l2_exited(vp: &mut Vp) {
     publish_exit(vp.cell);
     vp.count(Counter::L2Exits);
     let reason = ExitReason::from_raw(read(Field::EXIT_REASON) as u32);
-    if reason.raw() < 64 && ALWAYS_L1 >> reason.raw() & 1 != 0 {
-        return reflect(vp, reason);
+    if is_among(ALWAYS_L1 & INSTRUCTIONS, reason) {
+        return reflect_instruction(vp, reason);
     }
     if reason == ExitReason::new(BasicExitReason::Vmcall) {
         return l2_vmcall(vp, reason);
@@ -118,7 +128,7 @@ extern "C" fn l2_vmcall(vp: &mut Vp, reason: ExitReason) {
     if vp.l2_vmcall() {
         return vp.prepare_entry();
     }
-    reflect(vp, reason)
+    reflect_instruction(vp, reason)
 }
 
 /// An EPT violation of L2: the shadow's, or L1's.
@@ -134,15 +144,27 @@ extern "C" fn l2_ept_violation(vp: &mut Vp, _: ExitReason) {
 #[inline(never)]
 extern "C" fn other_l2_exit(vp: &mut Vp, reason: ExitReason) {
     if let Some(reason) = vp.l2_exit(reason) {
+        if is_among(INSTRUCTIONS, reason) {
+            return reflect_instruction(vp, reason);
+        }
         return reflect(vp, reason);
     }
     vp.prepare_entry()
 }
 
-/// Turns an exit of L2, as hardware reported it, into one of L1's.
+/// Turns an exit of L2 by one of the [`INSTRUCTIONS`], as hardware reported it, into one of L1's.
+#[inline(never)]
+extern "C" fn reflect_instruction(vp: &mut Vp, reason: ExitReason) {
+    if vp.reflect_shortly::<true>(reason) {
+        return vp.prepare_l1_entry();
+    }
+    reflect_in_full(vp, reason)
+}
+
+/// The same for any exit.
 #[inline(never)]
 extern "C" fn reflect(vp: &mut Vp, reason: ExitReason) {
-    if vp.reflect_shortly(reason) {
+    if vp.reflect_shortly::<false>(reason) {
         return vp.prepare_l1_entry();
     }
     reflect_in_full(vp, reason)
@@ -208,8 +230,9 @@ impl Vp {
         if self.attention {
             return attend_and_prepare(self);
         }
-        publish_entry(self.cell);
-        if l1_flush_is_asked(self.cell) {
+        let cell = self.cell;
+        publish_entry(cell);
+        if l1_flush_is_asked(cell) {
             return settle(self);
         }
         self.arm_timer();
@@ -221,8 +244,9 @@ impl Vp {
         if self.attention {
             return attend_and_prepare(self);
         }
-        publish_entry(self.cell);
-        if l2_flush_is_asked(self.cell) || self.nested.is_shadow_stale() {
+        let cell = self.cell;
+        publish_entry(cell);
+        if l2_flush_is_asked(cell) || self.nested.is_shadow_stale() {
             return settle(self);
         }
         self.arm_timer();

@@ -107,6 +107,19 @@ pub fn host(vmcs12: &Vmcs12, config: &Config) -> Result<(), Violation> {
     }
 }
 
+/// [`host_pointers`] without the name of the field: no call and few instructions.
+#[inline(always)]
+pub fn are_host_pointers_canonical(vmcs12: &Vmcs12) -> bool {
+    // Half of the canonical addresses further on, they are those below 1 << 48.
+    macro_rules! moved {
+        ($($field:ident)*) => {
+            $(get!(*vmcs12, $field).wrapping_add(1 << 47))|*
+        };
+    }
+    let all = moved!(HOST_FS_BASE HOST_GS_BASE HOST_GDTR_BASE HOST_IDTR_BASE HOST_TR_BASE);
+    all >> 48 == 0
+}
+
 /// Those of them on [`Dirty::HOST_POINTER`](crate::Dirty).
 pub fn host_pointers(vmcs12: &Vmcs12) -> Result<(), Violation> {
     macro_rules! canonical {

@@ -367,3 +367,65 @@ fn a_host_outside_64_bit_mode() {
     let entry = (Field::ENTRY_CONTROLS, linux(Field::ENTRY_CONTROLS));
     assert_eq!(failed(&[entry]), Field::ENTRY_CONTROLS);
 }
+
+mod short {
+    //! The checks of the short way against those that name what is wrong.
+
+    extern crate std;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            any::<u64>(),
+            any::<u64>().prop_map(|value| ((value as i64) >> 17) as u64),
+            (0u64..4, any::<bool>()).prop_map(|(n, up)| {
+                let edge = if up { 1u64 << 47 } else { !0 << 47 };
+                edge.wrapping_add(n).wrapping_sub(2)
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn of_host_pointers(addresses in any::<[u8; 5]>(), values in prop::array::uniform5(address())) {
+            let fields = [
+                Field::HOST_FS_BASE,
+                Field::HOST_GS_BASE,
+                Field::HOST_GDTR_BASE,
+                Field::HOST_IDTR_BASE,
+                Field::HOST_TR_BASE,
+            ];
+            let changes: std::vec::Vec<_> = fields
+                .into_iter()
+                .zip(values)
+                .zip(addresses)
+                .filter(|(_, pick)| pick % 3 == 0)
+                .map(|(change, _)| change)
+                .collect();
+            let vmcs12 = with(&changes);
+            prop_assert_eq!(are_host_pointers_canonical(&vmcs12), host_pointers(&vmcs12).is_ok());
+        }
+
+        #[test]
+        fn of_controls(
+            event in prop_oneof![
+                any::<u32>(),
+                any::<u8>().prop_map(|vector| 1 << 31 | u32::from(vector)),
+                any::<u16>().prop_map(|low| 1 << 31 | u32::from(low)),
+            ],
+            bit in 0u32..64,
+        ) {
+            let primary = linux(Field::PRIMARY_CONTROLS) ^ 1u64.wrapping_shl(bit) & 0xffff_ffff;
+            let vmcs12 = with(&[
+                (Field::ENTRY_INTERRUPTION_INFO, event.into()),
+                (Field::PRIMARY_CONTROLS, primary),
+            ]);
+            let full = light_controls(&vmcs12, &config()).is_ok();
+            let is_simple = is_simple_event(vmx::InterruptionInfo::from_raw(event));
+            prop_assert_eq!(simple_controls(&vmcs12, &config()), full && is_simple);
+        }
+    }
+}

@@ -8,7 +8,7 @@ use vmx::{ExitReason, Field, Kind};
 
 use super::{Resume, UNGROUPED_WORDS};
 use crate::access::Page;
-use crate::reflect::{ALWAYS_L1, Owner, Registers};
+use crate::reflect::{ALWAYS_L1, INSTRUCTIONS, Owner, Registers, is_among};
 use crate::testing::*;
 use crate::vmcs12::put;
 use crate::{HOST_FIELDS, vmcs12};
@@ -32,6 +32,17 @@ fn steady_scene() -> Scene {
     scene
 }
 
+/// The first of the ways that are tried after [`Nested::resume_clean`](crate::Nested::resume_clean).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tier {
+    Light,
+    WithEvent,
+}
+
+fn tier() -> impl Strategy<Value = Tier> {
+    prop::sample::select(&[Tier::Light, Tier::WithEvent][..])
+}
+
 impl Scene {
     fn is_steady(&self) -> bool {
         self.nested.steady.is_some()
@@ -40,29 +51,57 @@ impl Scene {
     fn reflect_shortly(&mut self, reason: u32) -> bool {
         // One object stands for whichever VMCS is current in the image; here they are two.
         self.vmcs02.set(Field::EXIT_REASON, reason.into());
-        self.nested.reflect_steady(
-            ExitReason::from_raw(reason),
-            &self.vmcs02,
-            &mut self.page,
-            || (),
-            &mut self.vmcs01,
-        )
+        let reason = ExitReason::from_raw(reason);
+        let (page, vmcs01, vmcs02) = (&mut self.page, &mut self.vmcs01, &self.vmcs02);
+        if is_among(INSTRUCTIONS, reason) {
+            self.nested
+                .reflect_steady::<true, _, _>(reason, vmcs02, page, || (), vmcs01)
+        } else {
+            self.nested
+                .reflect_steady::<false, _, _>(reason, vmcs02, page, || (), vmcs01)
+        }
     }
 
     fn resume_clean(&mut self) -> Resume {
-        self.nested
-            .resume_clean(EVMCS, &self.page, &self.vmcs01, || (), &mut self.vmcs02)
+        self.resume_at(EVMCS, false)
     }
 
-    fn resume_lightly(&mut self) -> bool {
-        self.nested.resume_lightly(
-            EVMCS,
-            &mut self.page,
-            &policy(),
+    fn resume_at(&mut self, at: Gpa1, has_more: bool) -> Resume {
+        self.nested.resume_clean(
+            at,
+            &self.page,
+            has_more,
             &self.vmcs01,
             || (),
             &mut self.vmcs02,
         )
+    }
+
+    /// By what comes after [`Scene::resume_clean`].
+    fn resume_lightly(&mut self) -> bool {
+        self.resume_by(Tier::Light)
+    }
+
+    fn resume_by(&mut self, first: Tier) -> bool {
+        let Resume::Dirty(mut asked) = self.resume_at(EVMCS, true) else {
+            return false;
+        };
+        let (page, vmcs02) = (&mut self.page, &mut self.vmcs02);
+        if first == Tier::Light {
+            match self
+                .nested
+                .resume_lightly(asked, page, &policy(), || (), vmcs02)
+            {
+                Resume::Entered => return true,
+                Resume::InFull => return false,
+                Resume::Dirty(same) => {
+                    assert_eq!(same, asked);
+                    asked = same;
+                }
+            }
+        }
+        self.nested
+            .resume_with_event(asked, page, &policy(), || (), vmcs02)
     }
 }
 
@@ -81,7 +120,7 @@ proptest! {
     #[test]
     fn an_exit_by_either_way_is_the_same(
         seed in any::<[u64; 8]>(),
-        reason in prop::sample::select((0u32..64).filter(|n| ALWAYS_L1 >> n & 1 != 0 || *n == 18 || *n == 48).collect::<Vec<_>>()),
+        reason in prop::sample::select((0u32..64).filter(|n| (ALWAYS_L1 | INSTRUCTIONS) >> n & 1 != 0 || *n == 48).collect::<Vec<_>>()),
     ) {
         let mut short = steady_scene();
         let mut long = steady_scene();
@@ -103,6 +142,13 @@ proptest! {
             short.vmcs02.set(field, value);
             long.vmcs02.set(field, value);
         }
+        if INSTRUCTIONS >> reason & 1 != 0 {
+            // As hardware has it.
+            for scene in [&mut short, &mut long] {
+                scene.vmcs02.set(Field::EXIT_INTERRUPTION_INFO, 0);
+                scene.vmcs02.set(Field::IDT_VECTORING_INFO, 0);
+            }
+        }
         prop_assert!(short.reflect_shortly(reason));
         long.exit(reason.into());
         for field in vmcs12::LISTS.iter().flat_map(|(_, list)| list.iter().copied()) {
@@ -120,6 +166,8 @@ proptest! {
         // And the entry after it.
         for scene in [&mut short, &mut long] {
             scene.page.write_u64(vmcs12::place(Field::GUEST_RIP.encoding()).offset, 0x1234);
+            let threshold = vmcs12::place(Field::TPR_THRESHOLD.encoding()).offset;
+            scene.page.write_u32(threshold, (seed[0] & 1) as u32);
         }
         prop_assert_eq!(short.resume_clean(), Resume::Entered);
         prop_assert!(long.prepare(&RESUME).is_ok());
@@ -180,11 +228,11 @@ proptest! {
     /// not what L1 finds after the exit.
     #[test]
     fn an_entry_by_either_way_is_the_same(
-        rounds in prop::collection::vec(prop::collection::vec(light_change(), 0..4), 1..6),
+        rounds in prop::collection::vec((prop::collection::vec(light_change(), 0..4), tier()), 1..6),
     ) {
         let mut short = steady_scene();
         let mut long = steady_scene();
-        for changes in rounds {
+        for (changes, tier) in rounds {
             if !short.reflect_shortly(10) {
                 short.exit(10);
             }
@@ -193,7 +241,7 @@ proptest! {
                 short.page.store(field, value);
                 long.page.store(field, value);
             }
-            let result = if short.resume_lightly() {
+            let result = if short.resume_by(tier) {
                 Ok(())
             } else {
                 short.prepare(&RESUME)
@@ -231,7 +279,10 @@ fn entries_that_change_little_go_the_short_way() {
         let mut scene = steady_scene();
         assert!(scene.reflect_shortly(10));
         scene.page.store(field, value);
-        assert_eq!(scene.resume_clean(), Resume::Dirty, "{field:?}");
+        assert!(
+            matches!(scene.resume_clean(), Resume::Dirty(_)),
+            "{field:?}"
+        );
         assert!(scene.resume_lightly(), "{field:?}");
         // And so does the next, with nothing left of this one.
         assert!(scene.reflect_shortly(10));
@@ -323,11 +374,7 @@ fn another_enlightened_vmcs_takes_the_long_way() {
     let mut scene = steady_scene();
     assert!(scene.reflect_shortly(10));
     let other = Gpa1::new(EVMCS.raw() + 0x1000);
-    let resumed =
-        scene
-            .nested
-            .resume_clean(other, &scene.page, &scene.vmcs01, || (), &mut scene.vmcs02);
-    assert_eq!(resumed, Resume::InFull);
+    assert_eq!(scene.resume_at(other, false), Resume::InFull);
 }
 
 #[test]
@@ -385,16 +432,13 @@ fn a_round_trip_costs_what_it_must() {
     let mut scene = steady_scene();
     scene.reset();
     assert!(scene.reflect_shortly(10));
-    // Guest state: 36 of segments, 14 others. Exit information: qualification, two events,
-    // instruction length. And L2's mode.
-    assert_eq!(scene.vmcs02.take_reads(), 36 + 14 + 4 + 1);
+    // Guest state: 36 of segments, 14 others. Exit information: qualification, instruction length.
+    // And L2's mode.
+    assert_eq!(scene.vmcs02.take_reads(), 36 + 14 + 2 + 1);
     assert_eq!(scene.vmcs01.take_reads(), 0);
     scene.reset();
     assert_eq!(scene.resume_clean(), Resume::Entered);
-    assert_eq!(
-        scene.vmcs02.take_written(),
-        [Field::GUEST_RIP, Field::TPR_THRESHOLD]
-    );
+    assert_eq!(scene.vmcs02.take_written(), [Field::GUEST_RIP]);
     assert_eq!(
         (scene.vmcs01.take_reads(), scene.vmcs02.take_reads()),
         (2, 0)

@@ -5,7 +5,7 @@ use nested::checks::Violation;
 use nested::insn::{EntrySource, VmResult};
 use nested::msr_bitmap::X2apicOpening;
 use nested::msr_list::VmxAbort;
-use nested::{Current, EntryContext, EntryFailure, Merged, Resume};
+use nested::{Asked, Current, EntryContext, EntryFailure, Merged, Resume};
 use platform::counters::Counter;
 use vmx::ept::Eptp;
 use vmx::{
@@ -94,49 +94,72 @@ impl Vp {
         let Some(at) = enlightened_vmcs(&assist) else {
             return Resume::InFull;
         };
-        if self.nested.view.has_reflected() {
-            return Resume::Dirty;
-        }
+        let has_more = self.nested.view.has_reflected();
         let vmcs02 = &self.nested.vmcs02;
         let resume = self.nested.logic.resume_clean(
             at,
             &page,
+            has_more,
             &CurrentVmcs,
             || load(vmcs02),
             &mut CurrentVmcs,
         );
         if resume == Resume::Entered {
-            self.nested.is_02_current = true;
-            self.count(Counter::NestedEntries);
-            self.attend_if_needed();
+            self.note_entry();
         }
         resume
     }
 
-    /// The same where only what changes often has changed. Returns whether L2 is to be entered.
-    pub fn resume_lightly(&mut self) -> bool {
-        let (Some(assist), Some(mut page)) = (self.nested.assist, self.nested.page) else {
-            return false;
+    /// Goes on with that where only what changes often has changed.
+    #[inline(always)]
+    pub fn resume_lightly(&mut self, asked: Asked) -> Resume {
+        let Some(mut page) = self.nested.page else {
+            return Resume::InFull;
         };
-        let Some(at) = enlightened_vmcs(&assist) else {
+        if self.nested.view.has_reflected() {
+            return Resume::Dirty(asked);
+        }
+        let vmcs02 = &self.nested.vmcs02;
+        let resume = self.nested.logic.resume_lightly(
+            asked,
+            &mut page,
+            &self.nested.policy,
+            || load(vmcs02),
+            &mut CurrentVmcs,
+        );
+        if resume == Resume::Entered {
+            self.note_entry();
+        }
+        resume
+    }
+
+    /// The same whatever the event, and where L2 may be given the page that L1 was told to be
+    /// missing. Returns whether L2 is to be entered.
+    #[inline(always)]
+    pub fn resume_with_event(&mut self, asked: Asked) -> bool {
+        let Some(mut page) = self.nested.page else {
             return false;
         };
         let vmcs02 = &self.nested.vmcs02;
-        let entered = self.nested.logic.resume_lightly(
-            at,
+        let entered = self.nested.logic.resume_with_event(
+            asked,
             &mut page,
             &self.nested.policy,
-            &CurrentVmcs,
             || load(vmcs02),
             &mut CurrentVmcs,
         );
         if entered {
-            self.nested.is_02_current = true;
-            self.count(Counter::NestedEntries);
-            self.attend_if_needed();
+            self.note_entry();
             self.prefill_shadow();
         }
         entered
+    }
+
+    #[inline(always)]
+    fn note_entry(&mut self) {
+        self.nested.is_02_current = true;
+        self.count(Counter::NestedEntries);
+        self.attend_if_needed();
     }
 
     /// Says why L1's entry did not come to pass, the first times.

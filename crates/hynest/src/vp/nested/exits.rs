@@ -59,15 +59,16 @@ impl Vp {
 
     /// Turns the exit, as hardware reported it, into one of L1's, if nothing but what hardware
     /// switches is to be switched. Returns whether it did; the rest of the way is
-    /// [`Vp::prepare_l1_entry`].
+    /// [`Vp::prepare_l1_entry`]. `IS_INSTRUCTION`: the reason is among
+    /// [`INSTRUCTIONS`](nested::reflect::INSTRUCTIONS).
     #[inline(always)]
-    pub fn reflect_shortly(&mut self, reason: ExitReason) -> bool {
+    pub fn reflect_shortly<const IS_INSTRUCTION: bool>(&mut self, reason: ExitReason) -> bool {
         let Some(mut page) = self.nested.page else {
             return false;
         };
         // VMCS 01's TSC offset is not stale: what makes it so ends the steady state.
         let vmcs01 = &self.vmcs01;
-        if !self.nested.logic.reflect_steady(
+        if !self.nested.logic.reflect_steady::<IS_INSTRUCTION, _, _>(
             reason,
             &CurrentVmcs,
             &mut page,
@@ -86,10 +87,11 @@ impl Vp {
     pub fn reflect(&mut self, reason: ExitReason) {
         self.count(Counter::Reflected);
         match page_of(self.nested.page, self.nested.logic.current()) {
-            Some(mut page) => self
-                .nested
-                .logic
-                .reflect_enlightened(reason, &CurrentVmcs, &mut page),
+            Some(mut page) => {
+                self.nested
+                    .logic
+                    .reflect_enlightened(reason, &CurrentVmcs, &mut page)
+            }
             None => {
                 self.nested.logic.reflect_plain(reason, &CurrentVmcs);
                 return self.finish_plain_exit(false);
@@ -188,10 +190,11 @@ impl Vp {
     fn reflect_as(&mut self, info: ExitInfo) {
         self.count(Counter::Reflected);
         match page_of(self.nested.page, self.nested.logic.current()) {
-            Some(mut page) => self
-                .nested
-                .logic
-                .reflect_enlightened_as(&CurrentVmcs, &mut page, &info),
+            Some(mut page) => {
+                self.nested
+                    .logic
+                    .reflect_enlightened_as(&CurrentVmcs, &mut page, &info)
+            }
             None => {
                 self.nested.logic.reflect_plain_as(&CurrentVmcs, &info);
                 return self.finish_plain_exit(false);
