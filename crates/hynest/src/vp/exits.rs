@@ -117,7 +117,7 @@ pub extern "C" fn l2_exited(vp: &mut Vp) {
         return l2_vmcall(vp, reason);
     }
     if reason == ExitReason::new(BasicExitReason::EptViolation) {
-        return l2_ept_violation(vp, reason);
+        return l2_ept_violation(vp);
     }
     other_l2_exit(vp, reason)
 }
@@ -125,15 +125,44 @@ pub extern "C" fn l2_exited(vp: &mut Vp) {
 /// VMCALL of L2: L1's, or a direct flush.
 #[inline(never)]
 extern "C" fn l2_vmcall(vp: &mut Vp, reason: ExitReason) {
+    if vp.answers_flushes() {
+        return l2_call(vp);
+    }
+    vp.count(Counter::ReflectedVmcalls);
+    reflect_instruction(vp, reason)
+}
+
+/// VMCALL of an L2 whose flushes are answered here, in the form that these have.
+#[inline(never)]
+extern "C" fn l2_call(vp: &mut Vp) {
+    if vp.flush_shortly() {
+        vp.count(Counter::DirectFlushes);
+        return vp.prepare_l2_entry();
+    }
+    other_l2_call(vp)
+}
+
+/// Such a VMCALL in another form.
+#[inline(never)]
+extern "C" fn other_l2_call(vp: &mut Vp) {
     if vp.l2_vmcall() {
         return vp.prepare_entry();
     }
-    reflect_instruction(vp, reason)
+    reflect_instruction(vp, ExitReason::new(BasicExitReason::Vmcall))
+}
+
+/// An EPT violation of L2: at a device's page, as L1 marks them, or another.
+#[inline(never)]
+extern "C" fn l2_ept_violation(vp: &mut Vp) {
+    if vp.is_at_misconfigured_page() {
+        return reflect(vp, ExitReason::new(BasicExitReason::EptMisconfiguration));
+    }
+    other_l2_ept_violation(vp)
 }
 
 /// An EPT violation of L2: the shadow's, or L1's.
 #[inline(never)]
-extern "C" fn l2_ept_violation(vp: &mut Vp, _: ExitReason) {
+extern "C" fn other_l2_ept_violation(vp: &mut Vp) {
     if let Some(reason) = vp.l2_ept_exit(BasicExitReason::EptViolation) {
         return reflect(vp, reason);
     }

@@ -4,6 +4,8 @@
 //! there are no references into it: words are copied out and in by volatile accesses, and code
 //! that decides on a value decides on its copy.
 
+use core::ptr::NonNull;
+
 use addr::{Gpa1, PAGE_SIZE, Spa};
 
 use crate::memory::pointer;
@@ -13,6 +15,20 @@ use crate::memory::pointer;
 pub struct L1Memory {
     base: Spa,
     size: u64,
+}
+
+/// An aligned word of 8 bytes in the partition's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct L1Word(NonNull<u64>);
+
+impl L1Word {
+    /// What it holds.
+    #[inline(always)]
+    pub fn read(self) -> u64 {
+        // SAFETY: made by `L1Memory::word` alone: in L1's memory, aligned, mapped for good; volatile
+        // because L1 may write at the same time, which is a race only for L1.
+        unsafe { self.0.read_volatile() }
+    }
 }
 
 macro_rules! word {
@@ -90,6 +106,13 @@ impl L1Memory {
 
     word!(read_u32, u32);
     word!(read_u64, u64);
+
+    /// A naturally aligned word, to be read at any time; `None` outside of the memory or unaligned.
+    #[inline]
+    pub fn word(&self, address: Gpa1) -> Option<L1Word> {
+        let at = self.check(address, 8, 8)?;
+        NonNull::new(pointer(at)).map(L1Word)
+    }
 
     /// Copies naturally aligned words out; `false`, with nothing copied, when part of them is not
     /// memory.

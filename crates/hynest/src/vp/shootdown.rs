@@ -111,16 +111,42 @@ pub fn publish_context(cell: &Cell, context: L2Context) -> bool {
     is_other
 }
 
+/// The context of L2 that the processor of this VP runs, or ran last.
+#[inline(always)]
+fn context(cell: &Cell) -> L2Context {
+    L2Context {
+        vm: cell.vm.load(Ordering::SeqCst),
+        vp: cell.vp.load(Ordering::SeqCst),
+    }
+}
+
+/// Where [`flush_l2`] has to do with no other processor than that of the VP `own`: whether this one's
+/// translations are to go. `None` where it has.
+#[inline(always)]
+pub fn l2_flush_is_own(
+    own: usize,
+    vps: usize,
+    concerns: impl Fn(L2Context) -> bool,
+) -> Option<bool> {
+    let mut is_own = false;
+    for (index, cell) in CELLS.iter().enumerate().take(vps) {
+        if concerns(context(cell)) {
+            if index != own {
+                return None;
+            }
+            is_own = true;
+        }
+    }
+    Some(is_own)
+}
+
 /// Flushes L2's linear translations on the processors that run, or ran last, a context that
 /// `concerns` picks. A context that ran elsewhere before is flushed when it comes back there: it is
 /// then another one than the processor's last.
 pub fn flush_l2(own: usize, vps: usize, concerns: impl Fn(L2Context) -> bool) {
     let is_target = |index: usize| {
         let cell: &Cell = &CELLS[index];
-        concerns(L2Context {
-            vm: cell.vm.load(Ordering::SeqCst),
-            vp: cell.vp.load(Ordering::SeqCst),
-        })
+        concerns(context(cell))
     };
     let mut targets = 0u64;
     for index in (0..vps).filter(|&index| is_target(index)) {

@@ -14,12 +14,14 @@ mod caller;
 mod flush;
 mod ipi;
 mod list;
+mod usual;
 mod vp_set;
 
 pub use caller::{Caller, Mode, Registers, VectorRegisters, XMM_WORDS};
 pub use flush::{FlushGuestPhysical, FlushVirtual};
 pub use ipi::SendIpi;
 pub use list::{Elements, List};
+pub use usual::{MaskedVps, UsualFlush};
 pub use vp_set::VpSet;
 
 use crate::enlightenments::Set;

@@ -1,5 +1,7 @@
 //! L1's physical address space, as the shadow EPT needs it.
 
+use core::fmt;
+
 use addr::{Gpa1, Spa};
 use vmx::ept::{Access, EptCapabilities, PageSize};
 
@@ -54,9 +56,20 @@ impl Region {
 
 /// L1's physical address space.
 pub trait L1Space {
-    /// Reads the word at `at`, a multiple of 8, by one 64-bit access (L1 may
-    /// be writing it); `None` where L1 has no memory.
-    fn read_u64(&self, at: Gpa1) -> Option<u64>;
+    /// A word of L1's memory, found to be there, which it is for good.
+    type Word: Copy + fmt::Debug;
+
+    /// The word at `at`, a multiple of 8; `None` where L1 has no memory.
+    fn word(&self, at: Gpa1) -> Option<Self::Word>;
+
+    /// Reads a word by one 64-bit access: L1 may be writing it.
+    fn read_word(&self, word: Self::Word) -> u64;
+
+    /// Reads the word at `at`, a multiple of 8; `None` where L1 has no memory.
+    #[inline]
+    fn read_u64(&self, at: Gpa1) -> Option<u64> {
+        Some(self.read_word(self.word(at)?))
+    }
 
     /// The region that `at` lies in, as large as L0 knows it; `None` where L1
     /// has no memory that L2 could be given.

@@ -79,7 +79,7 @@ pub use epoch::{Attachment, Epochs, VpView};
 pub use invept::Invept;
 pub use l1::{L1Space, Region};
 pub use range::Gpa2Range;
-pub use recall::Recall;
+pub use recall::{MisconfiguredPage, Recall};
 pub use retired::Retired;
 pub use set::{AttachError, Fill, MIN_FRAMES, Policy, ShadowSet, Statistics};
 pub use walk::{Misconfigured, Translation, Violation, WalkError, walk};

@@ -164,10 +164,11 @@ impl Vp {
         events::take_interrupted(&mut CurrentVmcs, &mut info);
         self.set_l0_windows(PrimaryControls::empty());
         match super::entry::page_of(self.nested.page, self.nested.logic.current()) {
-            Some(mut page) => self
-                .nested
-                .logic
-                .reflect_enlightened_as(&CurrentVmcs, &mut page, &info),
+            Some(mut page) => {
+                self.nested
+                    .logic
+                    .reflect_enlightened_as(&CurrentVmcs, &mut page, &info)
+            }
             None => {
                 self.nested.logic.reflect_plain_as(&CurrentVmcs, &info);
                 return self.finish_plain_exit(nmi);

@@ -23,7 +23,7 @@ use addr::{Gpa1, Spa};
 use hyperv::assist::AssistSnapshot;
 use hyperv::enlightenments::{Enlightenment, Set};
 use nested::access::Page;
-use nested::ept::{Recall, VpView};
+use nested::ept::{MisconfiguredPage, Recall, VpView};
 use nested::{Config, Dirty, L0Policy, Nested};
 use tlfs::evmcs::EnlightenmentsControl;
 use vmx::ept::EptCapabilities;
@@ -37,6 +37,7 @@ pub use shadow_vmcs::Bitmaps as ShadowBitmaps;
 pub use space::NotPermitted;
 
 use super::Vp;
+use super::memory::L1Word;
 use super::partition::{MsrInterception, Partition};
 use super::vmcs::{modify, read, write};
 use bitmap::Bitmap02;
@@ -57,7 +58,9 @@ pub struct NestedVp {
     bitmap: Bitmap02,
     policy: L0Policy,
     /// The page of L2's last hypercall input.
-    input_page: Recall,
+    input_page: Recall<L1Word>,
+    /// The page of L2's last accesses that EPT 12 has misconfigured.
+    misconfigured: MisconfiguredPage<L1Word>,
     /// What L1 may use in its EPTs.
     ept_offered: EptCapabilities,
     /// The VP assist page, where L1 has enabled one and enlightened VMCSs are offered: what it says
@@ -95,6 +98,7 @@ impl NestedVp {
                 enlightenments: offered_enlightenments(partition.hyperv.config().enlightenments),
             }),
             input_page: Recall::new(),
+            misconfigured: MisconfiguredPage::new(),
             ept_offered: EptCapabilities::from_msr(partition.setup.vmx.ept_vpid, physical_bits),
             vmcs02: vmcs02::create(partition, stack),
             view: partition.shadows.lock().view(),
@@ -346,9 +350,11 @@ pub fn flush_vpid01() {
 }
 
 /// Forgets L2's linear translations on this processor.
+#[inline(always)]
 fn flush_vpid02() {
+    static DESCRIPTOR: vt::VpidDescriptor = vt::VpidDescriptor::new(vmcs02::VPID02);
     // SAFETY: root operation; L0 needs a processor with VPIDs and this scope.
-    let _ = unsafe { vt::invvpid(vt::InvvpidScope::Single(vmcs02::VPID02)) };
+    unsafe { vt::invvpid_known(&DESCRIPTOR) };
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use platform::counters::Counter;
 use vmx::ept::{Access, TableFrames, TableMemory};
 use vmx::{Field, instructions};
 
-use super::super::memory::L1Memory;
+use super::super::memory::{L1Memory, L1Word};
 use super::super::{accesses, vmcs};
 use crate::memory::{frames, pointer};
 
@@ -133,8 +133,16 @@ impl Memory for L1Memory {
 }
 
 impl L1Space for L1Memory {
-    fn read_u64(&self, at: Gpa1) -> Option<u64> {
-        L1Memory::read_u64(self, at)
+    type Word = L1Word;
+
+    #[inline]
+    fn word(&self, at: Gpa1) -> Option<L1Word> {
+        L1Memory::word(self, at)
+    }
+
+    #[inline(always)]
+    fn read_word(&self, word: L1Word) -> u64 {
+        word.read()
     }
 
     fn region(&self, at: Gpa1) -> Option<Region> {

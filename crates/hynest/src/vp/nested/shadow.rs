@@ -146,6 +146,17 @@ impl Vp {
         self.take_away(|shadows| shadows.reclaim(self.nested.view.attachment()));
     }
 
+    /// Whether L2's EPT violation, whose VMCS is current, is a misconfiguration in EPT 12, as at the
+    /// last exit there. Where it is not said to be, it may be one all the same.
+    #[inline(always)]
+    pub fn is_at_misconfigured_page(&self) -> bool {
+        self.nested.view.attachment().is_some_and(|attachment| {
+            let at = Gpa2::new(read(Field::GUEST_PHYSICAL_ADDRESS));
+            let known = &self.nested.misconfigured;
+            known.is_met(attachment.tag(), &self.partition.memory, at)
+        })
+    }
+
     /// Answers an EPT violation or misconfiguration of L2, whose VMCS is current.
     pub fn shadow_violation(&mut self, qualification: EptViolation) -> Violation {
         let at = Gpa2::new(read(Field::GUEST_PHYSICAL_ADDRESS));
@@ -171,6 +182,10 @@ impl Vp {
                     ));
                 }
                 Fill::Misconfigured(_) => {
+                    let (root, memory) = (attachment.tag(), &self.partition.memory);
+                    self.nested
+                        .misconfigured
+                        .note(root, &self.nested.ept_offered, memory, at);
                     return Violation::Reflect(Reflection::Misconfiguration);
                 }
                 // L1 maps L2 to where it has no memory itself.

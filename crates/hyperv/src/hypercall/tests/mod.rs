@@ -4,6 +4,7 @@ extern crate std;
 mod convention;
 mod fast;
 mod requests;
+mod usual;
 
 use super::call::CALLS;
 use super::*;

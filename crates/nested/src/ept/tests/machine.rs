@@ -96,12 +96,17 @@ pub struct L1 {
 }
 
 impl L1Space for L1 {
-    fn read_u64(&self, at: Gpa1) -> Option<u64> {
+    type Word = Gpa1;
+
+    fn word(&self, at: Gpa1) -> Option<Gpa1> {
         assert!(at.is_aligned(8));
-        self.region(at)?;
+        self.region(at).map(|_| at)
+    }
+
+    fn read_word(&self, at: Gpa1) -> u64 {
         let pages = self.pages.borrow();
         let page = pages.get(&at.page());
-        Some(page.map_or(0, |page| page[at.page_offset() as usize / 8]))
+        page.map_or(0, |page| page[at.page_offset() as usize / 8])
     }
 
     fn region(&self, at: Gpa1) -> Option<Region> {

@@ -4,7 +4,7 @@ use addr::{Gpa1, Gpa2};
 use proptest::prelude::*;
 use vmx::ept::{Access, Level, PageSize};
 
-use super::super::{Recall, walk};
+use super::super::{MisconfiguredPage, Recall, WalkError, walk};
 use super::machine::{CAPABILITIES, G1, L1, M2};
 
 fn page(n: u64) -> Gpa2 {
@@ -39,7 +39,9 @@ proptest! {
     fn it_is_a_walk(steps in proptest::collection::vec((change(), 0..2usize, 0..5u64), 1..40)) {
         let mut l1 = L1::new();
         let roots = [l1.new_table(), l1.new_table()];
-        let recall = Recall::new();
+        let mut recall = Recall::new();
+        let mut misconfigured = MisconfiguredPage::new();
+        let mut last = None;
         for (change, root, at) in steps {
             let root = roots[root];
             match change {
@@ -54,11 +56,33 @@ proptest! {
                 }
                 Change::Nothing => {}
             }
-            for _ in 0..2 {
-                let eptp = L1::eptp(root);
-                let walked = walk(eptp, &CAPABILITIES, &l1, page(at), Access::READ);
-                let recalled = recall.translate(eptp, &CAPABILITIES, &l1, page(at));
-                prop_assert_eq!(recalled, walked.map(|found| found.address));
+            let at = page(at);
+            let walked = walk(L1::eptp(root), &CAPABILITIES, &l1, at, Access::READ);
+            let found = walked.map(|found| found.address);
+            // What is remembered is right, and what is looked up is remembered.
+            if let Some(recalled) = recall.recall(root, &l1, at) {
+                prop_assert_eq!(found, Ok(recalled));
+            }
+            recall.look_up(root, &CAPABILITIES, &l1, at);
+            prop_assert_eq!(recall.recall(root, &l1, at), found.ok());
+
+            let met = match walked {
+                Err(WalkError::Misconfigured(met)) => Some(met),
+                _ => None,
+            };
+            if misconfigured.is_met(root, &l1, at) {
+                prop_assert!(met.is_some());
+                // Whatever L2 tries there.
+                for access in [Access::WRITE, Access::EXECUTE, Access::RWX] {
+                    let walked = walk(L1::eptp(root), &CAPABILITIES, &l1, at, access);
+                    prop_assert!(matches!(walked, Err(WalkError::Misconfigured(_))));
+                }
+            } else if let Some(met) = met {
+                misconfigured.note(root, &CAPABILITIES, &l1, at);
+                let again = last.replace(at) == Some(at);
+                // But for a table where L1 has no memory.
+                let leads_out = met.entry.raw() == u64::MAX;
+                prop_assert_eq!(misconfigured.is_met(root, &l1, at), again && !leads_out);
             }
         }
     }

@@ -85,8 +85,14 @@ impl TableFrames for Pool {
 }
 
 impl L1Space for Words {
-    fn read_u64(&self, at: Gpa1) -> Option<u64> {
-        Some(self.at(at.raw()).load(SeqCst))
+    type Word = Gpa1;
+
+    fn word(&self, at: Gpa1) -> Option<Gpa1> {
+        Some(at)
+    }
+
+    fn read_word(&self, at: Gpa1) -> u64 {
+        self.at(at.raw()).load(SeqCst)
     }
 
     fn region(&self, at: Gpa1) -> Option<Region> {
