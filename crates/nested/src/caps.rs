@@ -50,7 +50,8 @@ pub const SECONDARY: SecondaryControls = SecondaryControls::ENABLE_EPT
     .union(SecondaryControls::RDRAND_EXITING)
     .union(SecondaryControls::ENABLE_INVPCID)
     .union(SecondaryControls::RDSEED_EXITING)
-    .union(SecondaryControls::ENABLE_XSAVES);
+    .union(SecondaryControls::ENABLE_XSAVES)
+    .union(SecondaryControls::TSC_SCALING);
 
 /// Exit controls offered.
 pub const EXIT: ExitControls = ExitControls::SAVE_DEBUG_CONTROLS
@@ -264,7 +265,7 @@ mod tests {
             2, 3, 7, 9, 10, 11, 15, 16, 19, 20, 21, 22, 23, 24, 25, 28, 29, 30, 31,
         ]);
         assert_eq!(caps.primary.missing(primary), 0);
-        let secondary = bits(&[1, 2, 3, 4, 5, 6, 7, 11, 12, 16, 20]);
+        let secondary = bits(&[1, 2, 3, 4, 5, 6, 7, 11, 12, 16, 20, 25]);
         assert_eq!(caps.secondary.missing(secondary), 0);
         assert_eq!(caps.exit.missing(bits(&[2, 9, 15, 19, 21])), 0);
         assert_eq!(caps.entry.missing(bits(&[2, 9, 14, 15])), 0);

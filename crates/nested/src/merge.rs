@@ -60,6 +60,8 @@ pub struct Merged {
     /// L2's linear translations must go: VPID 02 now stands for another VPID
     /// of L1, or L1 uses none.
     pub flush_vpid: bool,
+    /// No multiplier gives L2's TSC: L0 is to answer L2's reads of it.
+    pub tsc_out_of_reach: bool,
     /// L1 enters L2 halted, and nothing ends that at once: the VP waits in L0.
     pub halt: bool,
 }
@@ -82,6 +84,7 @@ impl Nested {
             ept: false,
             msr_bitmap: !self.has_msr_bitmap_enlightenment(),
             flush_vpid: self.last_vpid == Some(0),
+            tsc_out_of_reach: false,
             halt: false,
         };
         vmcs02.write(Field::GUEST_RIP, get!(self.vmcs12, GUEST_RIP));
@@ -96,6 +99,7 @@ impl Nested {
         if !groups.is_empty() {
             self.merge_groups(vmcs02, policy, memory, groups, &mut merged);
         }
+        merged.tsc_out_of_reach = self.tsc_out_of_reach;
         self.merge_carried(vmcs02, groups, carry, &mut merged);
         self.find_steady();
         self.in_l2 = true;
@@ -238,18 +242,16 @@ impl Nested {
     }
 
     fn merge_control_grp2<V: Vmcs, M: Memory>(
-        &self,
+        &mut self,
         vmcs02: &mut V,
         policy: &L0Policy,
         memory: &M,
         merged: &mut Merged,
     ) {
         let primary = self.primary_controls();
-        vmcs02.write(
-            Field::TSC_OFFSET,
-            crate::tsc::compose_offset(policy.tsc_offset, self.tsc_offset()),
-        );
-        merged.fields += 1;
+        let (fields, is_out_of_reach) = self.merge_tsc(vmcs02, policy);
+        self.tsc_out_of_reach = is_out_of_reach;
+        merged.fields += fields;
         if primary.contains(PrimaryControls::USE_TPR_SHADOW) {
             let page = Gpa1::new(get!(self.vmcs12, VIRTUAL_APIC_ADDRESS));
             // The checks found a page there; L1 cannot take it away.

@@ -3,6 +3,8 @@
 use addr::Spa;
 use vmx::{EntryControls, PinControls, PrimaryControls, SecondaryControls};
 
+use crate::tsc::L1Tsc;
+
 /// L0's own share of VMCS 02 while it runs L2: [`crate::Nested::merge`] adds L1's to it.
 ///
 /// The image writes once what never depends on L1: host state, exit controls
@@ -15,7 +17,8 @@ pub struct L0Policy {
     /// Primary controls: at least secondary controls and TSC offsetting.
     /// Windows, TPR shadow and MSR bitmaps are not L0's to set here.
     pub primary: PrimaryControls,
-    /// Secondary controls: at least EPT and, if there are VPIDs, VPID.
+    /// Secondary controls: at least EPT and, if there are VPIDs, VPID; TSC
+    /// scaling unless [`L0Policy::tsc`] has the multiplier 1.
     pub secondary: SecondaryControls,
     /// Entry controls: at least load debug controls, PAT and EFER.
     pub entry: EntryControls,
@@ -26,8 +29,8 @@ pub struct L0Policy {
     pub cr0_mask: u64,
     /// Bits of CR4 that L2 may not change without L0: those L1 is not offered.
     pub cr4_mask: u64,
-    /// L1's TSC offset from the machine's.
-    pub tsc_offset: u64,
+    /// What L1's TSC is of the machine's.
+    pub tsc: L1Tsc,
     /// The page of the merged MSR bitmap.
     pub msr_bitmap: Spa,
 }

@@ -141,6 +141,12 @@ fn relevant(scene: &Scene, field: Field) -> u64 {
         Field::TPR_THRESHOLD | Field::VIRTUAL_APIC_ADDRESS => {
             all_if(primary.contains(PrimaryControls::USE_TPR_SHADOW))
         }
+        Field::TSC_MULTIPLIER => all_if(
+            scene
+                .nested
+                .secondary_controls()
+                .contains(SecondaryControls::TSC_SCALING),
+        ),
         Field::XSS_EXITING_BITMAP => all_if(
             scene
                 .nested

@@ -81,6 +81,8 @@ pub struct Nested {
     pub(crate) pdptes: Option<[u64; 4]>,
     /// L1's primary controls as they were merged into VMCS 02.
     pub(crate) primary_in_02: Option<vmx::PrimaryControls>,
+    /// No multiplier gives the TSC that the last merge found L2 to have.
+    pub(crate) tsc_out_of_reach: bool,
     /// The VPID 12 of the last entry.
     pub(crate) last_vpid: Option<u16>,
     /// The enlightened VMCS with which round trips go the short way at present.
@@ -107,6 +109,7 @@ impl Nested {
             entry_failed: false,
             pdptes: None,
             primary_in_02: None,
+            tsc_out_of_reach: false,
             last_vpid: None,
             steady: None,
             l2_halted: false,

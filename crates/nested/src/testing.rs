@@ -276,6 +276,7 @@ pub const LINUX: &[(Field, u64)] = &[
     (Field::MSR_BITMAP, 0x3000),
     (Field::VIRTUAL_APIC_ADDRESS, 0x4000),
     (Field::TSC_OFFSET, 0xffff_ffff_0000_0000),
+    (Field::TSC_MULTIPLIER, crate::tsc::ONE),
     (Field::EPT_POINTER, 0x501e),
     (Field::VPID, 1),
     (Field::VMCS_LINK_POINTER, u64::MAX),
@@ -338,7 +339,10 @@ pub fn policy() -> crate::L0Policy {
         exception_bitmap: 1 << 18,
         cr0_mask: crate::cr::CR0_CD | crate::cr::CR0_NW,
         cr4_mask: 0,
-        tsc_offset: 0x1000,
+        tsc: crate::tsc::L1Tsc {
+            multiplier: crate::tsc::ONE,
+            offset: 0x1000,
+        },
         msr_bitmap: Spa::new(0x7_7000),
     }
 }
@@ -414,9 +418,14 @@ impl Scene {
 
     /// Carries what changed to VMCS 02.
     pub fn merge(&mut self) -> crate::Merged {
+        self.merge_with(&policy())
+    }
+
+    /// The same where L0 asks for something else.
+    pub fn merge_with(&mut self, policy: &crate::L0Policy) -> crate::Merged {
         let carry = self.nested.carry_in(&self.vmcs01);
         self.nested
-            .merge(&mut self.vmcs02, &policy(), &carry, &self.memory)
+            .merge(&mut self.vmcs02, policy, &carry, &self.memory)
     }
 
     /// Reflects a hardware exit for `reason` to L1.

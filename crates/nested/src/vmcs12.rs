@@ -64,7 +64,6 @@ const NOT_OFFERED: &[Field] = &[
     Field::GUEST_LBR_CTL,
     Field::ENCLS_EXITING_BITMAP,
     Field::HOST_PERF_GLOBAL_CTRL,
-    Field::TSC_MULTIPLIER,
     Field::HOST_S_CET,
     Field::HOST_SSP,
     Field::HOST_INTERRUPT_SSP_TABLE,

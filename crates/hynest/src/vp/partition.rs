@@ -146,6 +146,15 @@ impl Partition {
         super::vmcs01::CR4_OWNED | !self.setup.cr4_offered
     }
 
+    /// The MSRs that exit, with the TSC among them or not.
+    pub fn msr_interception(&self, tsc: bool) -> &MsrInterception {
+        if tsc {
+            &self.interception_of_tsc
+        } else {
+            &self.interception
+        }
+    }
+
     /// Delivers an interrupt message.
     pub fn send(&self, message: &Message, sender: Option<usize>) {
         apic::send(message, sender, &self.inboxes, |index| {

@@ -48,12 +48,12 @@ impl Vp {
 
     /// The TSC of the guest whose VMCS is current.
     pub fn guest_tsc_now(&self) -> u64 {
-        let ahead = if self.nested.is_in_l2() {
-            self.nested.l2_tsc_offset()
+        let l1 = self.tsc_now();
+        if self.nested.is_in_l2() {
+            self.nested.l2_tsc_at(l1)
         } else {
-            0
-        };
-        self.tsc_now().wrapping_add(ahead)
+            l1
+        }
     }
 
     /// RDTSC of either guest, which exits while it is emulated.

@@ -75,6 +75,13 @@ pub fn controls<M: Memory>(vmcs12: &Vmcs12, config: &Config, memory: &M) -> Resu
     )?;
     nmi_window(pin, primary)?;
     translation(vmcs12, config, secondary)?;
+    if secondary.contains(SecondaryControls::TSC_SCALING) {
+        require(
+            get!(*vmcs12, TSC_MULTIPLIER) != 0,
+            Field::TSC_MULTIPLIER,
+            Rule::Zero,
+        )?;
+    }
     require(
         caps.true_exit.permits(exit.bits()),
         Field::EXIT_CONTROLS,

@@ -168,6 +168,21 @@ fn nmi_controls_need_each_other() {
 }
 
 #[test]
+fn a_scale_is_not_zero() {
+    let zero = (Field::TSC_MULTIPLIER, 0);
+    good_controls(&[zero]);
+    let scaling = linux(Field::SECONDARY_CONTROLS) | 1 << 25;
+    let scaling = (Field::SECONDARY_CONTROLS, scaling);
+    good_controls(&[scaling]);
+    good_controls(&[scaling, (Field::TSC_MULTIPLIER, 1)]);
+    bad_controls(&[scaling, zero], Field::TSC_MULTIPLIER, Rule::Zero);
+    // Whether or not it is used.
+    let primary = linux(Field::PRIMARY_CONTROLS) & !(1 << 3);
+    let primary = (Field::PRIMARY_CONTROLS, primary);
+    bad_controls(&[scaling, primary, zero], Field::TSC_MULTIPLIER, Rule::Zero);
+}
+
+#[test]
 fn translation() {
     bad_controls(&[(Field::VPID, 0)], Field::VPID, Rule::Zero);
     for eptp in [

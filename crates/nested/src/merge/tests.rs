@@ -3,6 +3,7 @@
 use super::*;
 use crate::access::Page;
 use crate::testing::*;
+use crate::tsc::ONE;
 use proptest::prelude::*;
 
 /// The scene after L1 changed `fields` and entered again.
@@ -114,6 +115,81 @@ fn offsets_add_up() {
     let primary = 0xb5a0_6dfa & !PrimaryControls::USE_TSC_OFFSETTING.bits();
     let (scene, _) = changed(&[(Field::PRIMARY_CONTROLS, primary.into())]);
     assert_eq!(scene.vmcs02.peek(Field::TSC_OFFSET), 0x1000);
+}
+
+/// Linux's controls with TSC scaling.
+const SCALING: (Field, u64) = (
+    Field::SECONDARY_CONTROLS,
+    0x0010_10aa | SecondaryControls::TSC_SCALING.bits() as u64,
+);
+
+#[test]
+fn scales_multiply() {
+    let half = ONE / 2;
+    let (scene, merged) = changed(&[SCALING, (Field::TSC_MULTIPLIER, half)]);
+    assert_eq!(scene.vmcs02.peek(Field::TSC_MULTIPLIER), half);
+    assert_eq!(
+        scene.vmcs02.peek(Field::TSC_OFFSET),
+        0xffff_ffff_0000_0000 + 0x800
+    );
+    assert!(!merged.tsc_out_of_reach);
+    let secondary = scene.vmcs02.peek(Field::SECONDARY_CONTROLS) as u32;
+    assert!(
+        SecondaryControls::from_bits_retain(secondary).contains(SecondaryControls::TSC_SCALING)
+    );
+    // Without the offset there is no scale either; the control stays as L1 has it.
+    let primary = 0xb5a0_6dfa & !PrimaryControls::USE_TSC_OFFSETTING.bits();
+    let (scene, _) = changed(&[
+        SCALING,
+        (Field::TSC_MULTIPLIER, half),
+        (Field::PRIMARY_CONTROLS, primary.into()),
+    ]);
+    assert_eq!(scene.vmcs02.peek(Field::TSC_MULTIPLIER), ONE);
+    assert_eq!(scene.vmcs02.peek(Field::TSC_OFFSET), 0x1000);
+    // Nor without its own control, whatever the field says.
+    let (mut scene, _) = changed(&[(Field::TSC_MULTIPLIER, half)]);
+    assert_eq!(scene.vmcs02.peek(Field::TSC_OFFSET), 0xffff_ffff_0000_1000);
+    assert!(!scene.vmcs02.take_written().contains(&Field::TSC_MULTIPLIER));
+}
+
+#[test]
+fn l0s_scale_is_under_l1s() {
+    let mut scene = Scene::reflected();
+    let mut l0 = policy();
+    l0.secondary |= SecondaryControls::TSC_SCALING;
+    l0.tsc.multiplier = 3 * ONE;
+    scene
+        .nested
+        .forget_groups(Dirty::CONTROL_GRP1.union(Dirty::CONTROL_GRP2));
+    scene.prepare(&RESUME).unwrap();
+    scene.merge_with(&l0);
+    // L1 scales nothing: the control and the multiplier are L0's.
+    assert_eq!(scene.vmcs02.peek(Field::TSC_MULTIPLIER), 3 * ONE);
+    let secondary = scene.vmcs02.peek(Field::SECONDARY_CONTROLS) as u32;
+    assert!(
+        SecondaryControls::from_bits_retain(secondary).contains(SecondaryControls::TSC_SCALING)
+    );
+    scene.exit(10);
+    for (multiplier, expected) in [(ONE / 2, Some(ONE / 2 * 3)), (u64::MAX, None)] {
+        for (field, value) in [SCALING, (Field::TSC_MULTIPLIER, multiplier)] {
+            scene.page.store(field, value);
+        }
+        scene.prepare(&RESUME).unwrap();
+        assert_eq!(scene.merge_with(&l0).tsc_out_of_reach, expected.is_none());
+        if let Some(expected) = expected {
+            assert_eq!(scene.vmcs02.peek(Field::TSC_MULTIPLIER), expected);
+        }
+        assert_ne!(scene.vmcs02.peek(Field::TSC_MULTIPLIER), 0);
+        assert_eq!(
+            scene.nested.l2_tsc_at(1 << 20),
+            crate::tsc::scale(1 << 20, multiplier).wrapping_add(0xffff_ffff_0000_0000)
+        );
+        // It stays so for an entry that does not touch the TSC.
+        scene.exit(10);
+        scene.prepare(&RESUME).unwrap();
+        assert_eq!(scene.merge_with(&l0).tsc_out_of_reach, expected.is_none());
+        scene.exit(10);
+    }
 }
 
 #[test]

@@ -209,6 +209,9 @@ impl Vp {
                 None => self.use_ept01(),
             }
         }
+        if merged.tsc_out_of_reach != self.nested.answers_l2_tsc {
+            self.answer_l2_tsc(merged.tsc_out_of_reach);
+        }
         if merged.msr_bitmap {
             self.merge_msr_bitmap();
         }
@@ -253,9 +256,11 @@ impl Vp {
         } else {
             X2apicOpening::NONE
         };
-        self.nested
-            .bitmap
-            .merge(&self.msr_interception().filter, page.as_ref(), &x2apic);
+        self.nested.bitmap.merge(
+            &self.msr_interception_of_l2().filter,
+            page.as_ref(),
+            &x2apic,
+        );
     }
 
     /// L1 uses no EPT for L2: L2's physical addresses are L1's.

@@ -80,6 +80,8 @@ pub struct NestedVp {
     lines_to_log: u32,
     /// VMCS 01's TSC offset is not L1's any more, or not the interception of TSC reads.
     is_tsc_stale: bool,
+    /// L0 answers L2's reads of the TSC, for no multiplier gives it.
+    answers_l2_tsc: bool,
     /// L2 is to leave right after the event that the entry injects.
     leave_at_once: bool,
     /// The clean-field auditor, where the partition asks for it.
@@ -112,6 +114,7 @@ impl NestedVp {
             windows: PrimaryControls::empty(),
             lines_to_log: 16,
             is_tsc_stale: false,
+            answers_l2_tsc: false,
             leave_at_once: false,
             audit: partition.is_audited.then(audit::Audit::new),
         }
@@ -146,9 +149,9 @@ impl NestedVp {
         self.view.is_stale()
     }
 
-    /// What L2's TSC is ahead of L1's by.
-    pub fn l2_tsc_offset(&self) -> u64 {
-        self.logic.tsc_offset()
+    /// L2's TSC when L1's is `l1`.
+    pub fn l2_tsc_at(&self, l1: u64) -> u64 {
+        self.logic.l2_tsc_at(l1)
     }
 
     /// Whether the run of L2 that begins now is to end before its first instruction.
@@ -219,24 +222,48 @@ impl Vp {
     /// TSC reads are emulated from now on, or no longer: VMCS 01 and VMCS 02 get to intercept them as
     /// [`Vp::nested_follow_tsc`] has them get the offset.
     pub fn nested_follow_emulation(&mut self) {
-        let is_emulated = self.emulation.is_some();
-        let nested = &mut self.nested;
-        nested
-            .policy
-            .primary
-            .set(PrimaryControls::RDTSC_EXITING, is_emulated);
-        nested
+        self.nested
             .logic
             .forget_groups(Dirty::CONTROL_PROC.union(Dirty::MSR_BITMAP));
-        if !nested.is_02_current {
-            return self.intercept_tsc_of_l1();
+        if self.nested.is_02_current {
+            self.nested.is_tsc_stale = true;
+            self.intercept_tsc_of_l2();
+        } else {
+            self.set_l2_tsc_policy();
+            self.intercept_tsc_of_l1();
         }
-        nested.is_tsc_stale = true;
-        let l1 = nested.logic.primary_controls();
-        intercept_rdtsc(is_emulated || l1.contains(PrimaryControls::RDTSC_EXITING));
+    }
+
+    /// Whether L0 answers L2's reads of the TSC, be it what L1 lets L2 do.
+    fn answers_l2_tsc(&self) -> bool {
+        self.emulation.is_some() || self.nested.answers_l2_tsc
+    }
+
+    /// What L0 asks of VMCS 02 for that. Returns whether it does.
+    fn set_l2_tsc_policy(&mut self) -> bool {
+        let answers = self.answers_l2_tsc();
+        self.nested
+            .policy
+            .primary
+            .set(PrimaryControls::RDTSC_EXITING, answers);
+        answers
+    }
+
+    /// Has VMCS 02, which is current and merged, intercept TSC reads as L0 or L1 needs it.
+    fn intercept_tsc_of_l2(&mut self) {
+        let answers = self.set_l2_tsc_policy();
+        let l1 = self.nested.logic.primary_controls();
+        intercept_rdtsc(answers || l1.contains(PrimaryControls::RDTSC_EXITING));
         if l1.contains(PrimaryControls::USE_MSR_BITMAPS) {
             self.merge_msr_bitmap();
         }
+    }
+
+    /// VMCS 02, which is current, cannot hold the TSC that L1 asks for, or can again.
+    #[cold]
+    fn answer_l2_tsc(&mut self, answers: bool) {
+        self.nested.answers_l2_tsc = answers;
+        self.intercept_tsc_of_l2();
     }
 
     /// Has VMCS 01, which is current, intercept TSC reads or not.
@@ -245,24 +272,30 @@ impl Vp {
         write(Field::MSR_BITMAP, self.msr_interception().bitmap.raw());
     }
 
-    /// The MSRs that exit now.
+    /// The MSRs of L1 that exit now.
     fn msr_interception(&self) -> &'static MsrInterception {
-        match self.emulation {
-            None => &self.partition.interception,
-            Some(_) => &self.partition.interception_of_tsc,
-        }
+        self.partition.msr_interception(self.emulation.is_some())
+    }
+
+    /// Those of L2 that exit whatever L1 asks for.
+    fn msr_interception_of_l2(&self) -> &'static MsrInterception {
+        self.partition.msr_interception(self.answers_l2_tsc())
     }
 
     /// L1's TSC offset has changed: VMCS 01 gets it now or when it is current again, and VMCS 02 at
     /// the next entry or, while L2 runs, now.
     pub fn nested_follow_tsc(&mut self) {
-        let change = self.tsc_offset.wrapping_sub(self.nested.policy.tsc_offset);
-        self.nested.policy.tsc_offset = self.tsc_offset;
-        self.nested.logic.forget_groups(Dirty::CONTROL_GRP2);
-        if self.nested.is_02_current {
-            let offset02 = read(Field::TSC_OFFSET).wrapping_add(change);
-            write(Field::TSC_OFFSET, offset02);
-            self.nested.is_tsc_stale = true;
+        let counter = self.tsc_counter_now();
+        let l1 = counter.wrapping_add(self.tsc_offset);
+        let nested = &mut self.nested;
+        nested.policy.tsc.offset = i128::from(l1) - i128::from(counter);
+        nested.logic.forget_groups(Dirty::CONTROL_GRP2);
+        if nested.is_02_current {
+            nested.is_tsc_stale = true;
+            let (_, out_of_reach) = nested.logic.merge_tsc(&mut CurrentVmcs, &nested.policy);
+            if out_of_reach != nested.answers_l2_tsc {
+                self.answer_l2_tsc(out_of_reach);
+            }
         } else {
             write(Field::TSC_OFFSET, self.tsc_offset);
         }

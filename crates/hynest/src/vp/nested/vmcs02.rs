@@ -1,6 +1,7 @@
 //! VMCS 02, on which a VP runs L2: what never depends on L1.
 
 use addr::Spa;
+use nested::tsc::{self, L1Tsc};
 use nested::{L0Policy, L1Registers, exceptions};
 use vmx::{EntryControls, Field, PrimaryControls, instructions};
 
@@ -63,7 +64,11 @@ pub fn policy(partition: &Partition, msr_bitmap: Spa) -> L0Policy {
         exception_bitmap: exceptions::ENDLESS,
         cr0_mask: CR0_CACHE,
         cr4_mask: !partition.setup.cr4_offered,
-        tsc_offset: partition.tsc_offset,
+        tsc: L1Tsc {
+            multiplier: tsc::ONE,
+            // L1's TSC began at 0, at a moment of the processor's.
+            offset: i128::from(partition.tsc_offset as i64),
+        },
         msr_bitmap,
     }
 }

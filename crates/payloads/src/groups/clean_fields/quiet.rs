@@ -14,6 +14,7 @@ const HARMLESS: &[(Field, u64)] = &[
     (Field::IO_BITMAP_A, 0x1000),
     (Field::MSR_BITMAP, 0x1000),
     (Field::TSC_OFFSET, 1),
+    (Field::TSC_MULTIPLIER, 1),
     (Field::ENTRY_EXCEPTION_ERROR_CODE, 1),
     (Field::EXCEPTION_BITMAP, 2),
     (Field::CR0_READ_SHADOW, 8),

@@ -159,6 +159,14 @@ pub const GROUP: Group = Group {
             name: "tsc",
             run: time::offset,
         },
+        Test {
+            name: "tsc-scale",
+            run: time::scale,
+        },
+        Test {
+            name: "tsc-written",
+            run: time::written,
+        },
     ],
 };
 
