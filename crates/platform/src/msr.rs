@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 const TSC: u32 = 0x10;
 const PLATFORM_ID: u32 = 0x17;
 const FEATURE_CONTROL: u32 = 0x3A;
+const TSC_ADJUST: u32 = 0x3B;
 const SPEC_CTRL: u32 = 0x48;
 const PRED_CMD: u32 = 0x49;
 const BIOS_SIGN_ID: u32 = 0x8B;
@@ -164,6 +165,7 @@ pub struct HostMsrs {
 pub struct MsrState {
     mtrr_def_type: u64,
     misc_enable: u64,
+    tsc_adjust: u64,
 }
 
 impl MsrState {
@@ -172,7 +174,14 @@ impl MsrState {
         Self {
             mtrr_def_type: MTRR_DEF_TYPE_RESET,
             misc_enable: MISC_ENABLE_RESET | host.misc_enable & MISC_ENABLE_FAST_STRINGS,
+            tsc_adjust: 0,
         }
+    }
+
+    /// The guest has moved its TSC by `step`, by writing it: IA32_TSC_ADJUST moves with it (SDM
+    /// vol. 3, 18.17.3).
+    pub const fn follow_tsc(&mut self, step: u64) {
+        self.tsc_adjust = self.tsc_adjust.wrapping_add(step);
     }
 }
 
@@ -184,8 +193,10 @@ pub enum Effect {
     None,
     /// Put this value into the guest IA32_DEBUGCTL of VMCS 01.
     Debugctl(u64),
-    /// Make the VP's TSC read this value now.
+    /// Make the VP's TSC read this value now, and tell [`MsrState::follow_tsc`] how far that moved it.
     Tsc(u64),
+    /// Move the VP's TSC by this.
+    MoveTsc(u64),
 }
 
 /// Which MSRs a partition has.
@@ -257,6 +268,7 @@ impl MsrPolicy {
             BIOS_SIGN_ID => self.host.bios_sign_id,
             // Locked, VMX outside SMX as CPUID says.
             FEATURE_CONTROL => 1 | u64::from(self.vmx) << 2,
+            TSC_ADJUST => state.tsc_adjust,
             MTRR_CAP => MTRR_CAP_VALUE,
             MTRR_DEF_TYPE => state.mtrr_def_type,
             MISC_ENABLE => state.misc_enable,
@@ -283,6 +295,11 @@ impl MsrPolicy {
     ) -> Result<Effect, GeneralProtection> {
         match msr {
             TSC => return Ok(Effect::Tsc(value)),
+            TSC_ADJUST => {
+                let step = value.wrapping_sub(state.tsc_adjust);
+                state.tsc_adjust = value;
+                return Ok(Effect::MoveTsc(step));
+            }
             DEBUGCTL if value & !DEBUGCTL_WRITABLE == 0 => return Ok(Effect::Debugctl(value)),
             // Written before CPUID to have the revision loaded; the value is not kept.
             BIOS_SIGN_ID => {}

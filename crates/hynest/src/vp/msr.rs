@@ -104,15 +104,23 @@ impl Vp {
             _ => match self.partition.msrs.write(&mut self.msrs, msr, value)? {
                 Effect::None => {}
                 Effect::Debugctl(value) => write(Field::GUEST_DEBUGCTL, value),
-                Effect::Tsc(value) => self.set_tsc(value),
+                Effect::Tsc(value) => {
+                    let step = value.wrapping_sub(self.tsc_now());
+                    self.msrs.follow_tsc(step);
+                    self.move_tsc(step);
+                }
+                Effect::MoveTsc(step) => self.move_tsc(step),
             },
         }
         Ok(())
     }
 
-    /// Makes L1's TSC on this VP read `value` now, whether L1 writes it or a list of L1's does.
-    fn set_tsc(&mut self, value: u64) {
-        self.tsc_offset = value.wrapping_sub(self.tsc_counter_now());
+    /// Moves L1's TSC on this VP, whether L1 does it, a list of L1's, or L2 where L1 lets it: what
+    /// L1 makes of its TSC for L2 is on top of it.
+    fn move_tsc(&mut self, step: u64) {
+        let now = self.tsc_now();
+        self.apic.follow_tsc(now, now.wrapping_add(step));
+        self.tsc_offset = self.tsc_offset.wrapping_add(step);
         self.nested_follow_tsc();
         self.update_deadline();
     }

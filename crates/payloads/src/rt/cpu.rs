@@ -36,6 +36,8 @@ pub const CR4_OSXSAVE: u64 = 1 << 18;
 
 /// IA32_TIME_STAMP_COUNTER.
 pub const MSR_TSC: u32 = 0x10;
+/// IA32_TSC_ADJUST.
+pub const MSR_TSC_ADJUST: u32 = 0x3b;
 /// IA32_APIC_BASE.
 pub const MSR_APIC_BASE: u32 = 0x1b;
 /// IA32_FEATURE_CONTROL.

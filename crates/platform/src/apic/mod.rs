@@ -287,6 +287,12 @@ impl LocalApic {
         self.timer.set_clock(clock, now);
     }
 
+    /// L1 has written the VP's TSC, which read `from` and reads `to`: a running
+    /// count goes on as if it had not. A TSC deadline stays the value it is.
+    pub fn follow_tsc(&mut self, from: u64, to: u64) {
+        self.timer.follow_tsc(from, to);
+    }
+
     /// IA32_TSC_DEADLINE as RDMSR shows it.
     pub fn tsc_deadline(&self) -> u64 {
         self.timer.tsc_deadline()

@@ -105,8 +105,8 @@ pub(super) struct Timer {
     divide: u32,
     /// The initial count register; 0 when stopped or in TSC-deadline mode.
     initial: u32,
-    /// TSC when the count was (as if) loaded.
-    start: u64,
+    /// TSC when the count was (as if) loaded: a TSC that has been written since may not have come there.
+    start: i128,
     /// TSC at which the timer next ends.
     deadline: Option<u64>,
 }
@@ -146,6 +146,15 @@ impl Timer {
         self.resume(left, now);
     }
 
+    /// The TSC is written: it read `from` and reads `to`. What counts goes on.
+    pub(super) fn follow_tsc(&mut self, from: u64, to: u64) {
+        if self.mode != TimerMode::TscDeadline {
+            let step = to as i128 - from as i128;
+            self.start += step;
+            self.deadline = self.deadline.map(|tsc| moment(tsc as i128 + step));
+        }
+    }
+
     pub(super) const fn initial(&self) -> u32 {
         self.initial
     }
@@ -166,13 +175,14 @@ impl Timer {
 
     /// Ticks of the divided timer since the count was loaded.
     fn elapsed(&self, now: u64) -> u128 {
-        self.clock.ticks(now.saturating_sub(self.start)) >> self.shift()
+        let gone = (now as i128 - self.start).clamp(0, u64::MAX as i128);
+        self.clock.ticks(gone as u64) >> self.shift()
     }
 
     /// TSC at which `ticks` of the divided timer have passed since the start.
     fn tsc_after(&self, ticks: u128) -> u64 {
-        self.start
-            .saturating_add(self.clock.tsc(ticks << self.shift()))
+        let after = self.clock.tsc(ticks << self.shift());
+        moment(self.start + after as i128)
     }
 
     /// The current count register.
@@ -194,7 +204,7 @@ impl Timer {
             return;
         }
         self.initial = count;
-        self.start = now;
+        self.start = now.into();
         self.deadline = (count != 0).then(|| self.tsc_after(count as u128));
     }
 
@@ -227,7 +237,7 @@ impl Timer {
             return;
         }
         let done = ((self.initial - left) as u128) << self.shift();
-        self.start = now.saturating_sub(self.clock.tsc(done));
+        self.start = now as i128 - self.clock.tsc(done) as i128;
         self.deadline = Some(self.tsc_after(self.initial as u128));
     }
 
@@ -263,4 +273,9 @@ impl Timer {
         };
         true
     }
+}
+
+/// The TSC value nearest to a number: what lies beyond the last never comes.
+fn moment(tsc: i128) -> u64 {
+    tsc.clamp(0, u64::MAX.into()) as u64
 }

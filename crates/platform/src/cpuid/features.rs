@@ -103,10 +103,13 @@ pub(super) const LEAF_7_EBX: u32 = bits(&[
     30, // AVX512BW
     31, // AVX512VL
 ]);
-// Hidden: TSC_ADJUST (L1's TSC is one for all VPs: L0 keeps it so); SGX; HLE and RTM
+// Hidden: SGX; HLE and RTM
 // (aborts by exits, and TSX_CTRL, are not handled); RDT-M, RDT-A (caches are
 // L0's to divide); MPX (its state component is not offered); PT (its output
 // would need L0's translation).
+
+/// Shown whatever the hardware has: L0 emulates IA32_TSC_ADJUST.
+pub(super) const EMULATED_LEAF_7_EBX: u32 = bits(&[1]);
 
 /// Leaf 7, EBX: instructions on AVX-512 state.
 pub(super) const AVX512_LEAF_7_EBX: u32 = bits(&[16, 17, 21, 28, 30, 31]);

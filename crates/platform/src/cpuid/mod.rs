@@ -278,7 +278,7 @@ impl CpuidPolicy {
     }
 
     fn leaf_7(&self, host: Registers, config: &Config) -> Registers {
-        let mut ebx = host.ebx & LEAF_7_EBX;
+        let mut ebx = host.ebx & LEAF_7_EBX | features::EMULATED_LEAF_7_EBX;
         let mut ecx = host.ecx & LEAF_7_ECX;
         let mut edx = host.edx & LEAF_7_EDX;
         if !config.invpcid {

@@ -115,7 +115,6 @@ fn hidden_features_stay_hidden() {
     let leaf7 = policy.query(7, 0, &vp(0));
     assert_eq!(leaf7.eax, 0);
     for (bit, name) in [
-        (1, "TSC_ADJUST"),
         (2, "SGX"),
         (4, "HLE"),
         (11, "RTM"),
@@ -149,6 +148,8 @@ fn emulated_features_show_on_any_hardware() {
     // VMX by configuration; x2APIC, TSC-deadline, hypervisor.
     assert_eq!(leaf.ecx, 1 << 5 | 1 << 21 | 1 << 24 | 1 << 31);
     assert_eq!(leaf.edx, 1 << 9);
+    // TSC_ADJUST.
+    assert_eq!(policy.query(7, 0, &vp(0)).ebx, 1 << 1);
     assert_eq!(policy.query(0, 0, &vp(0)).eax, 0x15);
     let without = Config {
         vmx: false,
@@ -322,7 +323,7 @@ proptest! {
         prop_assert_eq!(leaf1.edx & !(raw1.edx & LEAF_1_EDX | features::HTT | APIC), 0);
         if last >= 7 {
             let (leaf7, raw7) = (policy.query(7, 0, &vp(0)), host(7, 0));
-            prop_assert_eq!(leaf7.ebx & !(raw7.ebx & LEAF_7_EBX), 0);
+            prop_assert_eq!(leaf7.ebx & !(raw7.ebx & LEAF_7_EBX | features::EMULATED_LEAF_7_EBX), 0);
             prop_assert_eq!(leaf7.ecx & !(raw7.ecx & LEAF_7_ECX), 0);
             prop_assert_eq!(leaf7.edx & !(raw7.edx & LEAF_7_EDX), 0);
         }

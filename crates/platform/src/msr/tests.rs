@@ -161,10 +161,13 @@ fn everything_else_faults() {
     assert_eq!(
         reads,
         [
-            0x17, 0x3A, 0x8B, 0xFE, 0x10A, 0x179, 0x17A, 0x1A0, 0x2FF, 0xDA0
+            0x17, 0x3A, 0x3B, 0x8B, 0xFE, 0x10A, 0x179, 0x17A, 0x1A0, 0x2FF, 0xDA0
         ]
     );
-    assert_eq!(writes, [0x10, 0x8B, 0x17A, 0x1A0, 0x1D9, 0x2FF, 0xDA0]);
+    assert_eq!(
+        writes,
+        [0x10, 0x3B, 0x8B, 0x17A, 0x1A0, 0x1D9, 0x2FF, 0xDA0]
+    );
 }
 
 #[test]
@@ -185,4 +188,21 @@ fn fast_strings_are_the_hardwares_to_say() {
         assert!(policy.write(&mut state, 0x1A0, 0x1800 ^ 1 << 18).is_err());
         assert_eq!(policy.read(&state, 0x1A0), Ok(0x1801));
     }
+}
+
+/// The two MSRs as L1 finds them: each moves the other, by as much (SDM vol. 3, 18.17.3).
+#[test]
+fn the_tsc_and_what_adjusts_it_move_together() {
+    let policy = policy(0, false);
+    let mut state = policy.initial_state();
+    assert_eq!(passed(&policy, 0x3B), None);
+    assert_eq!(policy.read(&state, 0x3B), Ok(0));
+    let mut write = |msr, value| policy.write(&mut state, msr, value).unwrap();
+    assert_eq!(write(0x3B, 1000), Effect::MoveTsc(1000));
+    assert_eq!(write(0x3B, 400), Effect::MoveTsc(600u64.wrapping_neg()));
+    assert_eq!(write(0x10, 7), Effect::Tsc(7));
+    state.follow_tsc(50);
+    assert_eq!(policy.read(&state, 0x3B), Ok(450));
+    state.follow_tsc(451u64.wrapping_neg());
+    assert_eq!(policy.read(&state, 0x3B), Ok(u64::MAX));
 }

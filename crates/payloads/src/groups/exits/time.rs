@@ -189,8 +189,9 @@ pub fn written(check: &Check) {
     if can_scale() {
         l2.set(Field::TSC_MULTIPLIER, multiplier);
     }
+    let adjusted = cpu::msr(cpu::MSR_TSC_ADJUST);
     let began = cpu::tsc();
-    for value in [1u64 << 50, 5, 1 << 63, u64::MAX - (1 << 40), began] {
+    for value in [1u64 << 50, 5, 1 << 63, u64::MAX - (1 << 40)] {
         let code = code!(
             "mov eax, esi",
             "mov rdx, rsi",
@@ -222,4 +223,28 @@ pub fn written(check: &Check) {
             format_args!("{seen:#x} is not in {low:#x}..={high:#x}"),
         );
     }
+    // Back to where it was, by the MSR that has kept it.
+    let code = code!(
+        "mov eax, esi",
+        "mov rdx, rsi",
+        "shr rdx, 32",
+        "mov ecx, 0x3b",
+        "wrmsr",
+        "rdmsr",
+        "vmcall"
+    );
+    l2.registers[reg::RSI] = adjusted;
+    l2.set_code(code);
+    check.equal(
+        "WRMSR of TSC_ADJUST by L2",
+        l2.run(),
+        Outcome::exit(Reason::Vmcall),
+    );
+    check.equal("RDMSR of it", edx_eax(&l2), adjusted);
+    let later = cpu::tsc().wrapping_sub(began);
+    check.that(
+        "L1's TSC is back",
+        later < 1 << 32,
+        format_args!("{later:#x} ticks later"),
+    );
 }

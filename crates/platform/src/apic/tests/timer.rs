@@ -138,6 +138,26 @@ proptest! {
         prop_assert!(apic.read_page(CURRENT, 4, now).abs_diff(count) <= 1 + (APIC_HZ / second) as u32);
     }
 
+    /// A count takes as long as it would, whatever L1 makes of its TSC.
+    #[test]
+    fn a_count_goes_on_when_the_tsc_is_written(
+        count in 1u32.., periodic: bool, at in 0..1u64 << 50, gone in 0..1u64 << 30, to: u64
+    ) {
+        let mut apic = enabled(0);
+        let _ = write(&mut apic, LVT_TIMER, 0x40 | u32::from(periodic) << 17);
+        let _ = apic.write_page(INITIAL, 4, count, at);
+        let now = at + gone;
+        let (end, left) = (apic.next_deadline_tsc().unwrap(), apic.read_page(CURRENT, 4, now));
+        apic.follow_tsc(now, to);
+        prop_assert_eq!(apic.read_page(CURRENT, 4, to), left);
+        let expected = (i128::from(end) - i128::from(now) + i128::from(to))
+            .clamp(0, u64::MAX.into());
+        prop_assert_eq!(apic.next_deadline_tsc(), Some(expected as u64));
+        // And back.
+        apic.follow_tsc(to, now);
+        prop_assert_eq!(apic.read_page(CURRENT, 4, now), left);
+    }
+
     /// A deadline in TSC ticks is what L1 wrote, at any rate.
     #[test]
     fn a_tsc_deadline_stays(deadline in 1u64.., now: u64, hz in 20_000_000u64..5_000_000_000) {
@@ -145,6 +165,7 @@ proptest! {
         let _ = write(&mut apic, LVT_TIMER, 0x4_0040);
         let _ = apic.set_tsc_deadline(deadline);
         apic.set_clock(TimerClock::new(hz, 100_000_000).unwrap(), now);
+        apic.follow_tsc(now, hz);
         prop_assert_eq!(apic.next_deadline_tsc(), Some(deadline));
     }
 }

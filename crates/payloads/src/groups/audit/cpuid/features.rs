@@ -178,7 +178,10 @@ pub fn leaf_7_ebx(bit: u32) -> Find {
             Exercise::works("WRFSBASE, RDFSBASE", s::fs_gs_base)
                 .or_refused("CR4.FSGSBASE gives #GP", || cr4_refuses(16)),
         ),
-        1 => refused("IA32_TSC_ADJUST is no MSR", || no_msr(0x3b)),
+        1 => Some(
+            Exercise::works("IA32_TSC_ADJUST and the TSC move each other", s::tsc_adjust)
+                .or_refused("IA32_TSC_ADJUST is no MSR", || no_msr(cpu::MSR_TSC_ADJUST)),
+        ),
         3 => works("ANDN, BLSR, TZCNT", i::bmi1),
         5 => works("VPADDQ in the upper half of YMM0", v::avx2),
         6 => works("a load leaves the data pointer 0", || {

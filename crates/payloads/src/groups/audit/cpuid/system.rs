@@ -421,3 +421,29 @@ pub fn no_execute_refused() -> Verdict {
         Fault::GP,
     )
 }
+
+/// What is added to one of TSC and IA32_TSC_ADJUST is added to the other (SDM vol. 3, 18.17.3).
+/// Afterwards both are what they would be.
+pub fn tsc_adjust() -> Verdict {
+    const FAR: u64 = 1 << 40;
+    const SOON: u64 = 1 << 32;
+    let before = works("RDMSR", cpu::rdmsr(cpu::MSR_TSC_ADJUST))?;
+    let began = cpu::tsc();
+    works("WRMSR", cpu::wrmsr(cpu::MSR_TSC_ADJUST, before + FAR))?;
+    let ahead = cpu::tsc().wrapping_sub(began);
+    works("WRMSR", cpu::wrmsr(cpu::MSR_TSC, cpu::tsc() + FAR))?;
+    let twice = cpu::msr(cpu::MSR_TSC_ADJUST).wrapping_sub(before);
+    works("WRMSR", cpu::wrmsr(cpu::MSR_TSC_ADJUST, before))?;
+    let back = cpu::tsc().wrapping_sub(began);
+    equal("what was written", cpu::msr(cpu::MSR_TSC_ADJUST), before)?;
+    holds(
+        (FAR..FAR + SOON).contains(&ahead),
+        "the TSC does not follow",
+    )?;
+    // The TSC has gone on while it was read and written.
+    holds(
+        (2 * FAR - SOON..=2 * FAR).contains(&twice),
+        "a write of the TSC moves another way",
+    )?;
+    holds(back < SOON, "the TSC does not come back")
+}
