@@ -24,10 +24,10 @@ use super::{cpuid, files, loader};
 use crate::boot::information::Information;
 use crate::boot::options::{Audit, Input, Options, VmcsShadowing};
 use crate::cpu::{per_cpu, tsc};
-use crate::fatal;
 use crate::memory::{frames, pointer};
 use crate::output::json::Escaped;
 use crate::output::{self, Channel};
+use crate::{fatal, log};
 
 /// Frames that EPT 01 may take: it has the largest pages there are.
 const EPT01_FRAMES: usize = 4096;
@@ -238,6 +238,16 @@ fn restore(information: &mut Information, saved: snapshots::Saved, tsc_hz: u64) 
         Ok(time) => time,
         Err(error) => fatal::refuse(format_args!("{error}")),
     };
+    log!(
+        "the partition goes on after {} s of its time; its TSC ran at {} Hz, the machine's runs at {tsc_hz} Hz{}",
+        partition.hyperv.reference.seconds(),
+        partition.tsc_hz,
+        if time.emulation().is_some() {
+            "; L1's stays as it is, by emulation, until L1 has taken note"
+        } else {
+            ""
+        }
+    );
     // L1 is told after every move, be it to its own like.
     if let Some(notice) = hyperv.reenlightenment_notice()
         && let Some(inbox) = inboxes.get(notice.vp as usize)

@@ -102,8 +102,6 @@ impl Vp {
         self.eoi_assisted = saved.eoi_assisted;
         self.latched = super::io::Latched::from(saved.latched);
         self.apic = saved.apic;
-        self.publish_address();
-        self.partition.inboxes[self.index].restore(&saved.inbox);
         self.hyperv = saved.hyperv;
         self.msrs = saved.msrs;
         // The offsets first: VMCS 02 is made with them.
@@ -111,6 +109,8 @@ impl Vp {
         self.nested_follow_tsc();
         self.follow_time();
         self.resume_nested(saved.nested)?;
+        // What is in the inbox already kicks nobody any more.
+        self.drain_inbox();
         self.update_deadline();
         self.attention = true;
         Ok(())
