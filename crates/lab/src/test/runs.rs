@@ -33,6 +33,8 @@ pub enum Expected {
     Refusal(&'static str),
     /// It powers off, and a second run gives the same to the byte.
     SameTwice,
+    /// It is saved; a second run, with these arguments, goes on, powers off and passes the check.
+    GoesOn(&'static [&'static str], fn(&Summary) -> Result<()>),
 }
 
 /// No run takes longer than this on a machine that is not stuck.
@@ -116,8 +118,46 @@ impl Run {
                     .and_then(|()| first.same_as(&second));
                 Ok((outcome.map_err(|error| first.explain(&error)), Vec::new()))
             }
+            Expected::GoesOn(arguments, check) => {
+                Ok((self.goes_on(paths, arguments, *check), Vec::new()))
+            }
             Expected::Refusal(text) => Ok((self.is_refused(text), Vec::new())),
         }
+    }
+
+    fn goes_on(
+        &self,
+        paths: &Paths,
+        arguments: &[&str],
+        check: fn(&Summary) -> Result<()>,
+    ) -> Result<()> {
+        let dir = tempfile::tempdir_in(folder(paths)?)?;
+        let file = dir.path().join("saved").display().to_string();
+        let with = |suffix: &str, arguments: Vec<String>| Self {
+            name: format!("{}{suffix}", self.name),
+            arguments,
+            expected: Expected::SameTwice,
+        };
+        let words = |first: &[&str], rest: &[&str]| {
+            let all = first.iter().chain(rest);
+            all.map(|&word| word.to_owned()).collect::<Vec<_>>()
+        };
+        let save = [self.arguments.clone(), words(&["--save", &file], &[])].concat();
+        let saved = with(", saving", save).run(paths, "")?;
+        saved
+            .as_expected(Ending::Saved)
+            .map_err(|error| saved.explain(&error))?;
+        let restored = with(", restoring", words(&["--restore", &file], arguments));
+        let ended = restored.run(paths, "")?;
+        ended
+            .as_expected(Ending::PowerOff)
+            .and_then(|()| check(&ended.summary))
+            .map_err(|error| ended.explain(&error))?;
+        // The file has not changed, and a part of it is refused.
+        let bytes = paths::read(Path::new(&file))?;
+        let part = format!("{file}-part");
+        paths::write_whole(Path::new(&part), &bytes[..bytes.len() / 2])?;
+        with(", of a part", words(&["--restore", &part], &[])).is_refused("truncated")
     }
 
     fn is_refused(&self, text: &str) -> Result<()> {

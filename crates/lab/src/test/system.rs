@@ -127,6 +127,16 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             "--audit-clean-fields --cpus 2 --do measure,linux-smp",
             end(Ending::PowerOff, an_audited_linux),
         ),
+        system(
+            "saved in the middle of an L2, restored beside another TSC",
+            "--cpus 2 --do linux-smp,measure --operations cpuid,hlt --save-at 1.95G",
+            Expected::GoesOn(&["--tsc-hz", "150M"], went_on),
+        ),
+        system(
+            "saved between two steps, restored on its like",
+            "--do measure,save,linux --operations cpuid",
+            Expected::GoesOn(&[], one_guest_goes_on),
+        ),
         system("the same twice", "--do linux", Expected::SameTwice),
         with_kernel(
             system(
@@ -184,6 +194,16 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             &["--log", "/no/such/folder/log"],
             "there is no folder /no/such/folder",
         ),
+        refusal(
+            "a saved partition that is none",
+            &["--restore", &no_kernel],
+            "not a saved partition",
+        ),
+        refusal(
+            "a save that would never be",
+            &["--save", "x", "--do", "linux"],
+            "--save needs to be told when",
+        ),
         refusal("too little memory", &["--memory", "100M"], "too little"),
         refusal("too much memory", &["--memory", "4G"], "too much"),
         refusal("an unknown flag", &["--no-such-flag"], "--no-such-flag"),
@@ -198,6 +218,35 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             "direct-flush needs evmcs",
         ),
     ])
+}
+
+/// An L2 Linux that was in the middle of its boot has come to its end, and so has what L1 does after it.
+fn went_on(summary: &Summary) -> Result<()> {
+    one_guest_goes_on(summary)?;
+    ensure!(
+        summary.total("emulated-tsc-reads") > 0,
+        "L1 kept no TSC of its own while it had not taken note"
+    );
+    let cpuid = summary.measurements.iter().find(|m| m.operation == "cpuid");
+    let exits = cpuid
+        .and_then(|m| m.exits_l0)
+        .context("CPUID was not measured")?;
+    // A read of the TSC, which a measurement has two of, exits while it is emulated.
+    ensure!(
+        exits < 2.5,
+        "L1 has not taken note of the TSC's rate: {exits} exits for a CPUID"
+    );
+    Ok(())
+}
+
+/// The L2 Linux of a restored L1 has run to its end with a clock that never went back.
+fn one_guest_goes_on(summary: &Summary) -> Result<()> {
+    let (name, l2) = summary.l2.iter().next().context("there was no L2")?;
+    let clock = l2.clock.as_deref().unwrap_or_default();
+    ensure!(clock.contains(" 0 backwards"), "{name}'s clock: {clock}");
+    let failed = summary.steps.iter().find(|step| step.state == "failed");
+    ensure!(failed.is_none(), "a step failed: {failed:?}");
+    Ok(())
 }
 
 fn up(summary: &Summary) -> Result<()> {
