@@ -2,9 +2,9 @@
 //!
 //! What is here is what a partition *is*. What L0 keeps beside it to be fast (VMCS 02, merged MSR
 //! bitmaps, shadow EPTs, copies of enlightened VMCSs) is no part of it and starts cold on the
-//! machine that takes the state up. [`Machine::encode`] gives the bytes that stand in a state file;
-//! [`Machine::decode`] takes them back, and [`Machine::check`] says whether they can be the state of
-//! a partition at all: a state file is a person's input, and L0 trusts none.
+//! machine that takes the state up. [`encode`] gives the bytes that stand in a state file;
+//! [`Machine::decode`] takes them back if they can be the state of a partition at all: a state file
+//! is a person's input, and L0 trusts none.
 //!
 //! Whether *this* machine can be that partition's is [`Setup::fits`].
 #![no_std]

@@ -56,7 +56,7 @@ proptest! {
         let wide = {
             let (a1, a0) = (u128::from(m01 >> 32), u128::from(m01 & 0xffff_ffff));
             let (b1, b0) = (u128::from(m12 >> 32), u128::from(m12 & 0xffff_ffff));
-            (a1 * b1 << 64) + (a1 * b0 << 32) + (a0 * b1 << 32) + a0 * b0
+            ((a1 * b1) << 64) + ((a1 * b0) << 32) + ((a0 * b1) << 32) + a0 * b0
         };
         match composed {
             None => prop_assert!(wide >> 48 == 0 || wide >> 112 != 0),
