@@ -129,13 +129,13 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
         ),
         system(
             "saved in the middle of an L2, restored beside another TSC",
-            "--cpus 2 --do linux-smp,measure --operations cpuid,hlt --save-at 1.95G",
-            Expected::GoesOn(&["--tsc-hz", "150M"], went_on),
+            "--cpus 2 --do linux-smp,measure --operations cpuid,hlt --save-at 1.95G --watchdog 300",
+            Expected::GoesOn(&["--tsc-hz", "150M", "--watchdog", "300"], went_on),
         ),
         system(
             "saved between two steps, restored on its like",
             "--do measure,save,linux --operations cpuid",
-            Expected::GoesOn(&[], one_guest_goes_on),
+            Expected::GoesOn(&["--watchdog", "300"], one_guest_goes_on),
         ),
         system("the same twice", "--do linux", Expected::SameTwice),
         with_kernel(
