@@ -18,7 +18,7 @@ use vmx::{EntryControls, Field};
 use crate::access::{Memory, Vmcs};
 use crate::carry::Carry;
 use crate::state::{Current, Nested};
-use crate::vmcs12::{SIZE, for_guest_basic, for_guest_grp1, for_guest_grp2, put};
+use crate::vmcs12::{SIZE, for_guest_basic, for_guest_grp1, for_guest_grp2, get, put};
 use crate::{Dirty, L0Policy, L1Registers, Merged, Vmcs12, cr};
 
 /// The state of a VP's nested VMX.
@@ -39,8 +39,6 @@ pub struct Saved {
 pub struct Running {
     /// Its registers and the event on its way to it, where an entry would find them.
     state: Box<Vmcs12>,
-    /// What an entry loads from there only if L1's controls say so.
-    carry: Carry,
     is_halted: bool,
 }
 
@@ -134,27 +132,13 @@ impl Nested {
         for_guest_grp2!(read!());
         // These are as they were put there for the entry that is to come, or hold no valid event.
         read!(; ENTRY_INTERRUPTION_INFO, ENTRY_EXCEPTION_ERROR_CODE, ENTRY_INSTRUCTION_LENGTH);
-        for (hardware, shadow, l0_only, is_cr0) in [
-            (
-                Field::GUEST_CR0,
-                Field::CR0_READ_SHADOW,
-                self.cr0_l0_only,
-                true,
-            ),
-            (
-                Field::GUEST_CR4,
-                Field::CR4_READ_SHADOW,
-                self.cr4_l0_only,
-                false,
-            ),
-        ] {
-            let value = cr::guest12_at_exit(vmcs02.read(hardware), vmcs02.read(shadow), l0_only);
-            if is_cr0 {
-                put!(*page, GUEST_CR0, value);
-            } else {
-                put!(*page, GUEST_CR4, value);
-            }
-        }
+        let register = |hardware, shadow, l0_only| {
+            cr::guest12_at_exit(vmcs02.read(hardware), vmcs02.read(shadow), l0_only)
+        };
+        let cr0 = register(Field::GUEST_CR0, Field::CR0_READ_SHADOW, self.cr0_l0_only);
+        let cr4 = register(Field::GUEST_CR4, Field::CR4_READ_SHADOW, self.cr4_l0_only);
+        put!(*page, GUEST_CR0, cr0);
+        put!(*page, GUEST_CR4, cr4);
         let mode = EntryControls::from_bits_retain(vmcs02.read(Field::ENTRY_CONTROLS) as u32)
             & EntryControls::IA32E_MODE_GUEST;
         let entry = self
@@ -163,12 +147,6 @@ impl Nested {
             | mode;
         put!(*page, ENTRY_CONTROLS, entry.bits().into());
         Running {
-            carry: Carry {
-                efer: vmcs02.read(Field::GUEST_EFER),
-                pat: vmcs02.read(Field::GUEST_PAT),
-                debugctl: vmcs02.read(Field::GUEST_DEBUGCTL),
-                dr7: vmcs02.read(Field::GUEST_DR7),
-            },
             is_halted: self.l2_halted,
             state,
         }
@@ -201,7 +179,14 @@ impl Nested {
         self.vmcs12.clone_from(&running.state);
         self.pending = Dirty::ALL;
         self.pdptes = None;
-        let mut merged = self.merge(vmcs02, policy, &running.carry, memory);
+        // What an entry loads only if L1's controls say so goes on, too.
+        let carry = Carry {
+            efer: get!(*running.state, GUEST_EFER),
+            pat: get!(*running.state, GUEST_PAT),
+            debugctl: get!(*running.state, GUEST_DEBUGCTL),
+            dr7: get!(*running.state, GUEST_DR7),
+        };
+        let mut merged = self.merge(vmcs02, policy, &carry, memory);
         self.vmcs12.clone_from(&copy);
         self.l2_halted = running.is_halted;
         merged.halt = running.is_halted;

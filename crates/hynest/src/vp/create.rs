@@ -47,7 +47,6 @@ struct Origin {
     /// The time of day when it began, in seconds since 1970.
     began: u64,
     beginning: Beginning,
-    is_restored: bool,
 }
 
 /// Creates the partition of a machine with `vps` processors, this one in root operation.
@@ -83,8 +82,8 @@ pub fn create(
         inboxes,
         began,
         beginning,
-        is_restored,
     } = origin;
+    let is_restored = matches!(beginning, Beginning::Saved(_));
     let Some(clock) = TimerClock::new(time.guest_hz(), setup.apic_hz) else {
         fatal::refuse(format_args!("a TSC of {tsc_hz} Hz drives no APIC timer"))
     };
@@ -192,7 +191,6 @@ fn boot(information: &mut Information, options: &Options, here: Setup, tsc_hz: u
         inboxes,
         began: crate::cpu::rtc::now(),
         beginning: Beginning::Boot(entry),
-        is_restored: false,
     }
 }
 
@@ -264,7 +262,6 @@ fn restore(information: &mut Information, saved: snapshots::Saved, tsc_hz: u64) 
         inboxes,
         began: crate::cpu::rtc::now().saturating_sub(partition.hyperv.reference.seconds()),
         beginning: Beginning::Saved(Mutex::new(vps.into_iter().map(Some).collect())),
-        is_restored: true,
     }
 }
 

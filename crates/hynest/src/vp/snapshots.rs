@@ -120,8 +120,6 @@ impl Vp {
             ),
             Err(error) => log!("the partition cannot be saved and goes on: {error}"),
         }
-        // Their states are of a moment that has passed.
-        drop(saving::take_left(partition));
     }
 }
 

@@ -145,6 +145,12 @@ impl L1Space for L1Memory {
         word.read()
     }
 
+    /// Without the word's address as a value of its own: a walk reads each once.
+    #[inline]
+    fn read_u64(&self, at: Gpa1) -> Option<u64> {
+        L1Memory::read_u64(self, at)
+    }
+
     fn region(&self, at: Gpa1) -> Option<Region> {
         self.translate(at)?;
         Some(Region {
