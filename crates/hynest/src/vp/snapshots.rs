@@ -113,10 +113,7 @@ impl Vp {
         match outcome {
             Ok((header, ticks)) => fatal::end(
                 End::Saved,
-                format_args!(
-                    "the partition is saved: {} pages of memory, {ticks} ticks",
-                    header.data_pages
-                ),
+                format_args!("{} pages of memory, {ticks} ticks", header.data_pages),
             ),
             Err(error) => log!("the partition cannot be saved and goes on: {error}"),
         }
