@@ -1,10 +1,17 @@
 //! A change of the machine's TSC rate, and how L1 learns of it (TLFS,
 //! "Reenlightenment").
 //!
-//! An L1 that has asked for it (TSC_EMULATION_CONTROL) keeps a TSC of the rate
-//! it knows, by emulation, and with it a reference TSC page that stays as it
-//! is, until it has taken note. For any other the TSC is the machine's at once
-//! and the page is a new one.
+//! Where hardware can scale the machine's TSC to the rate that L1 knows, the
+//! change is hidden from any L1: its TSC, its reference TSC page and the rates
+//! that it reads stay as they are, and nothing is emulated.
+//!
+//! Elsewhere an L1 that has asked for it (TSC_EMULATION_CONTROL) keeps a TSC of
+//! the rate it knows by emulation, and with it the page as it is, until it has
+//! taken note. For any other the TSC is the machine's at once and the page is a
+//! new one.
+//!
+//! The interrupt comes in any case, to who wants it: TLFS has L1 look at
+//! TSC_EMULATION_STATUS then, which says whether there is anything to do.
 
 use crate::clock::{Timeline, TooSlow, TscSource};
 use crate::memory::L1Memory;
@@ -31,7 +38,8 @@ impl Partition {
         TscEmulation::from_bits(self.tsc_emulation_status.load(Ordering::Relaxed)).active()
     }
 
-    /// The machine's TSC, which reads `machine`, has another rate from now on.
+    /// The machine's TSC, which reads `machine`, has another rate from now on;
+    /// `can_scale` says whether hardware scales it for guests.
     /// All VPs are stopped. `source` is what the partition's TSC comes from;
     /// VPs are to take what has become of it before they run, and then
     /// [`Partition::reenlightenment_notice`] is due.
@@ -44,8 +52,15 @@ impl Partition {
         source: &mut TscSource,
         machine: u64,
         machine_hz: u64,
+        can_scale: bool,
         memory: &impl L1Memory,
     ) -> Result<(), TooSlow> {
+        if can_scale && source.scale(machine, machine_hz)? {
+            // With the emulation of an earlier change, if L1 has not taken note of it.
+            self.tsc_emulation_status
+                .store(TscEmulation::new().into_bits(), Ordering::Relaxed);
+            return Ok(());
+        }
         source.emulate(machine, machine_hz)?;
         let wanted = TscEmulation::from_bits(self.tsc_emulation_control.load(Ordering::Relaxed));
         if wanted.active() {
@@ -119,6 +134,7 @@ mod tests {
         vp: Vp,
         ram: Ram,
         machine: u64,
+        can_scale: bool,
     }
 
     impl Machine {
@@ -130,6 +146,7 @@ mod tests {
                 vp: Vp::new(0),
                 ram: Ram::new(0x4000),
                 machine,
+                can_scale: false,
             };
             new.write(Msr::REFERENCE_TSC, PAGE | 1);
             new
@@ -152,7 +169,13 @@ mod tests {
 
         fn change(&mut self, hz: u64) {
             self.partition
-                .change_tsc_rate(&mut self.source, self.machine, hz, &self.ram)
+                .change_tsc_rate(
+                    &mut self.source,
+                    self.machine,
+                    hz,
+                    self.can_scale,
+                    &self.ram,
+                )
                 .unwrap();
         }
 
@@ -195,7 +218,7 @@ mod tests {
         );
         m.partition
             .end_tsc_emulation(&mut m.source, m.machine, &m.ram);
-        assert_eq!(m.source.emulation(), None);
+        assert_eq!(m.source.conversion(), None);
         assert_eq!(m.source.tsc(m.machine), Tsc(5_000_000));
         assert_eq!(m.read(Msr::TSC_EMULATION_STATUS), 0);
         assert_eq!(m.read(Msr::TSC_FREQUENCY), 1_000_000_000);
@@ -215,7 +238,7 @@ mod tests {
         let mut m = Machine::new();
         m.machine += 2_000_000;
         m.change(1_000_000_000);
-        assert_eq!(m.source.emulation(), None);
+        assert_eq!(m.source.conversion(), None);
         assert_eq!(m.read(Msr::TSC_EMULATION_STATUS), 0);
         assert_eq!(m.read(Msr::TSC_FREQUENCY), 1_000_000_000);
         assert_eq!(m.ram.u32(PAGE), 2);
@@ -223,6 +246,58 @@ mod tests {
         m.machine += 1_000_000;
         assert!(m.is_time(20_000));
         assert_eq!(m.by_page(), m.read(Msr::TIME_REF_COUNT));
+    }
+
+    #[test]
+    fn what_hardware_hides_is_hidden_whoever_asked() {
+        for asks in [0, 1] {
+            let mut m = Machine::new();
+            m.can_scale = true;
+            m.write(Msr::TSC_EMULATION_CONTROL, asks);
+            m.write(Msr::REENLIGHTENMENT_CONTROL, 0x1_00EE);
+            m.ram.writes();
+            m.machine += 1_000_000;
+            for (hz, ticks) in [
+                (3_000_000_000, 3_000_000),
+                (1_000_000_000, 1_000_000),
+                (2_000_000_000, 2_000_000),
+            ] {
+                m.change(hz);
+                let tsc = m.source.tsc(m.machine).0;
+                let time = m.read(Msr::TIME_REF_COUNT);
+                m.machine += ticks;
+                assert!((m.source.tsc(m.machine).0 - tsc).abs_diff(2_000_000) <= 1);
+                assert!(m.is_time(time + 10_000));
+                assert_eq!(m.by_page(), m.read(Msr::TIME_REF_COUNT));
+                assert_eq!(m.read(Msr::TSC_EMULATION_STATUS), 0);
+                assert_eq!(m.read(Msr::TSC_FREQUENCY), 2_000_000_000);
+                assert!(m.partition.reenlightenment_notice().is_some());
+                assert_eq!(m.write(Msr::TSC_EMULATION_STATUS, 0), Write::Done);
+            }
+            assert!(m.ram.writes().is_empty(), "the page was touched");
+            assert_eq!(m.source.conversion(), None, "it is the rate that L1 knows");
+        }
+    }
+
+    /// One change cannot be hidden, the next can: the emulation is over, and what L1 knows has been
+    /// right all the time.
+    #[test]
+    fn a_hidden_change_ends_an_emulation() {
+        let mut m = Machine::new();
+        m.can_scale = true;
+        m.write(Msr::TSC_EMULATION_CONTROL, 1);
+        m.ram.writes();
+        m.change(u64::MAX);
+        assert_eq!(m.read(Msr::TSC_EMULATION_STATUS), 1);
+        m.machine += 1 << 40;
+        let tsc = m.source.tsc(m.machine);
+        m.change(3_000_000_000);
+        assert_eq!(m.source.tsc(m.machine), tsc);
+        assert_eq!(m.read(Msr::TSC_EMULATION_STATUS), 0);
+        assert_eq!(m.read(Msr::TSC_FREQUENCY), 2_000_000_000);
+        assert!(m.ram.writes().is_empty());
+        // L1 acknowledges what it was told of before.
+        assert_eq!(m.write(Msr::TSC_EMULATION_STATUS, 0), Write::Done);
     }
 
     #[test]
@@ -250,12 +325,13 @@ mod tests {
         /// machine's, over changes and acknowledgements at any moment.
         #[test]
         fn time_goes_on(
-            asks: bool,
+            asks: bool, can_scale: bool,
             steps in prop::collection::vec(
                 (0..1u64 << 36, 20_000_000..5_000_000_000u64, any::<bool>()), 1..24
             )
         ) {
             let mut m = Machine::new();
+            m.can_scale = can_scale;
             m.write(Msr::TSC_EMULATION_CONTROL, asks.into());
             let mut hz = CONFIG.tsc_hz;
             let mut exact = 0u128;

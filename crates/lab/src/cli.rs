@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use hyperv::enlightenments::Set;
 
-use crate::scenario::{Count, Rate, Scenario, Size, VmcsShadowing};
+use crate::scenario::{Count, Rate, Scenario, Size, TscScaling, VmcsShadowing};
 use crate::{exit, steps};
 
 /// The lab of hynest: boots it with a Linux as L1 and guests of that Linux's KVM as L2, shows and measures.
@@ -159,6 +159,9 @@ pub struct Run {
     /// Let hardware shadow a plain VMCS for L1, where the processor can: auto or off [default: auto]
     #[arg(long, value_name = "WHEN")]
     vmcs_shadowing: Option<VmcsShadowing>,
+    /// Let hardware hide changes of the TSC's rate from L1, where the processor can: auto or off, by which L1 learns of each [default: auto]
+    #[arg(long, value_name = "WHEN")]
+    tsc_scaling: Option<TscScaling>,
     /// From this second on, the machine's TSC is taken to run at this rate, in Hz or as 150M; again for each change
     #[arg(long, value_name = "AT=RATE")]
     tsc_rate_change: Option<Vec<String>>,
@@ -240,6 +243,7 @@ impl Run {
             without: self.without.clone(),
             audit_clean_fields: self.audit_clean_fields.then_some(true),
             vmcs_shadowing: self.vmcs_shadowing,
+            tsc_scaling: self.tsc_scaling,
             tsc_rate_change: self.tsc_rate_change.clone(),
             tsc_hz: self.tsc_hz,
             save: self.save.clone(),

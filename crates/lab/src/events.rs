@@ -38,6 +38,9 @@ pub struct Start {
     /// Whether hardware shadows a plain VMCS for L1.
     #[serde(default)]
     pub vmcs_shadowing: bool,
+    /// Whether hardware hides changes of the TSC's rate.
+    #[serde(default)]
+    pub tsc_scaling: bool,
     /// What L1 is offered, by name.
     pub enlightenments: Vec<String>,
 }

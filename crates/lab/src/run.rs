@@ -13,7 +13,7 @@ use crate::kernel::{self, DebianKernel, Kernel};
 use crate::machine::{self, Limits};
 use crate::paths::{self, Paths};
 use crate::report::{Saved, Setup, Summary};
-use crate::scenario::{L0_MEMORY_MIB, Scenario, VmcsShadowing};
+use crate::scenario::{L0_MEMORY_MIB, Scenario, TscScaling, VmcsShadowing};
 use crate::state_disk::StateDisk;
 use crate::{deps, early, image, initramfs, progress, proof, snapshot};
 
@@ -146,10 +146,14 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         VmcsShadowing::Auto => "",
         VmcsShadowing::Off => " vmcs-shadowing=off",
     };
+    let scaling = match scenario.tsc_scaling() {
+        TscScaling::Auto => "",
+        TscScaling::Off => " tsc-scaling=off",
+    };
     let tsc_hz = scenario.tsc_hz();
     let mut command_line = format!(
         "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={tsc_hz} \
-         enlightenments={enlightenments}{audit}{shadowing}"
+         enlightenments={enlightenments}{audit}{shadowing}{scaling}"
     );
     let state = match (&scenario.restore, &scenario.save) {
         (Some(file), _) => {

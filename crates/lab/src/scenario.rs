@@ -35,6 +35,8 @@ pub struct Scenario {
     pub audit_clean_fields: Option<bool>,
     /// Whether hardware shadows a plain VMCS for L1: `auto` (where the processor can) or `off`.
     pub vmcs_shadowing: Option<VmcsShadowing>,
+    /// Whether hardware hides changes of the TSC's rate from L1: `auto` (where the processor can) or `off`.
+    pub tsc_scaling: Option<TscScaling>,
     /// When the machine's TSC takes on which rate: `AT=RATE`, in seconds of L1's reference clock and in Hz.
     pub tsc_rate_change: Option<Vec<String>>,
     /// The rate of the machine's TSC, which counts instructions: Hz, or as `150M`.
@@ -114,6 +116,7 @@ impl Scenario {
             enlightenments: flags.enlightenments.or(self.enlightenments),
             audit_clean_fields: flags.audit_clean_fields.or(self.audit_clean_fields),
             vmcs_shadowing: flags.vmcs_shadowing.or(self.vmcs_shadowing),
+            tsc_scaling: flags.tsc_scaling.or(self.tsc_scaling),
             tsc_rate_change: flags.tsc_rate_change.or(self.tsc_rate_change),
             tsc_hz: flags.tsc_hz.or(self.tsc_hz),
             save: flags.save.or(self.save),
@@ -196,6 +199,11 @@ impl Scenario {
         self.vmcs_shadowing.unwrap_or_default()
     }
 
+    /// Whether hardware hides changes of the TSC's rate from L1.
+    pub fn tsc_scaling(&self) -> TscScaling {
+        self.tsc_scaling.unwrap_or_default()
+    }
+
     /// The changes of the TSC's rate, in the words of L0's command line.
     pub fn tsc_rate_changes(&self) -> Result<Option<String>> {
         let changes = self.tsc_rate_change.as_deref().unwrap_or_default();
@@ -246,6 +254,17 @@ pub enum VmcsShadowing {
     #[default]
     Auto,
     /// Every VMREAD and VMWRITE exits
+    Off,
+}
+
+/// Whether hardware hides changes of the TSC's rate from L1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TscScaling {
+    /// Where the processor can
+    #[default]
+    Auto,
+    /// L1 learns of each; what it may use itself stays as it is
     Off,
 }
 
@@ -401,14 +420,16 @@ mod tests {
 
     #[test]
     fn a_file_gives_a_scenario_and_a_wrong_one_a_line() {
-        let good = "memory = \"1G\"\ncpus = 2\nvmcs_shadowing = \"off\"\nrun = [\"linux\"]\n";
+        let good = "memory = \"1G\"\ncpus = 2\nvmcs_shadowing = \"off\"\ntsc_scaling = \"off\"\nrun = [\"linux\"]\n";
         let scenario = Scenario::parse(good).unwrap();
         assert_eq!(
             (scenario.memory_mib().unwrap(), scenario.cpus().unwrap()),
             (1024, 2)
         );
         assert_eq!(scenario.vmcs_shadowing(), VmcsShadowing::Off);
+        assert_eq!(scenario.tsc_scaling(), TscScaling::Off);
         assert_eq!(Scenario::default().vmcs_shadowing(), VmcsShadowing::Auto);
+        assert_eq!(Scenario::default().tsc_scaling(), TscScaling::Auto);
         assert!(scenario.command_line().ends_with(" hynest.run=linux"));
         let error = Scenario::parse("cpus = 2\nmemroy = 1\n")
             .unwrap_err()

@@ -33,6 +33,16 @@ pub enum VmcsShadowing {
     Off,
 }
 
+/// Whether hardware is to hide a change of the machine's TSC rate from L1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TscScaling {
+    /// Where the processor and the rates allow it.
+    Auto,
+    /// L1 learns of every change, and has its TSC emulated until it has taken note if it asks for
+    /// that. What L1 may use itself stays as it is.
+    Off,
+}
+
 /// What the command line asks for.
 pub struct Options {
     /// Where the output stream goes.
@@ -54,6 +64,8 @@ pub struct Options {
     pub audit: Audit,
     /// Hardware VMCS shadowing.
     pub vmcs_shadowing: VmcsShadowing,
+    /// Hardware TSC scaling for L0's own use.
+    pub tsc_scaling: TscScaling,
     /// The disk that a partition is taken up from.
     pub restore: Option<Position>,
     /// The disk that the partition is saved to when somebody asks for it.
@@ -84,7 +96,7 @@ impl core::fmt::Display for Wrong<'_> {
         match self {
             Self::Unknown(word) => write!(
                 f,
-                "unknown option '{word}': out, in, memory, vps, tsc_hz, tsc_rate_change, enlightenments, audit, vmcs-shadowing, restore, save and save_at are known"
+                "unknown option '{word}': out, in, memory, vps, tsc_hz, tsc_rate_change, enlightenments, audit, vmcs-shadowing, tsc-scaling, restore, save and save_at are known"
             ),
             Self::Value { key, value } => write!(f, "option {key} does not take '{value}'"),
             Self::RateChange(error) => write!(f, "option tsc_rate_change: {error}"),
@@ -114,6 +126,7 @@ impl Options {
             enlightenments: Set::ALL,
             audit: Audit::None,
             vmcs_shadowing: VmcsShadowing::Auto,
+            tsc_scaling: TscScaling::Auto,
             restore: None,
             save: None,
             save_at: None,
@@ -168,6 +181,13 @@ impl Options {
                     options.vmcs_shadowing = match value {
                         "auto" => VmcsShadowing::Auto,
                         "off" => VmcsShadowing::Off,
+                        _ => return Err(wrong),
+                    }
+                }
+                "tsc-scaling" => {
+                    options.tsc_scaling = match value {
+                        "auto" => TscScaling::Auto,
+                        "off" => TscScaling::Off,
                         _ => return Err(wrong),
                     }
                 }

@@ -11,18 +11,19 @@ use platform::msr::{HostMsrs, MsrPolicy};
 use spin::Mutex;
 use state::{Machine, Setup};
 use tlfs::cpuid::HardwareFeatures;
-use vmx::Capabilities;
 use vmx::ept::{Access, Builder, EptCapabilities, Eptp, MemoryType};
+use vmx::{Capabilities, SecondaryControls};
 
 use super::hardware::Unfit;
 use super::memory::L1Memory;
 use super::nested::{self as nested_vp, ShadowBitmaps, TableAccess, TableSource};
 use super::partition::{Beginning, Devices, MsrInterception, Partition, Parts};
 use super::snapshots::{self, SaveOrder};
+use super::time::effect;
 use super::vmcs01::Controls;
 use super::{cpuid, files, loader};
 use crate::boot::information::Information;
-use crate::boot::options::{Audit, Input, Options, VmcsShadowing};
+use crate::boot::options::{Audit, Input, Options, TscScaling, VmcsShadowing};
 use crate::cpu::{per_cpu, tsc};
 use crate::memory::{frames, pointer};
 use crate::output::json::Escaped;
@@ -65,10 +66,17 @@ pub fn create(
         // An emulator begins to take keys when the line has been set up.
         output::initialise_input();
     }
+    let scales_tsc = match options.tsc_scaling {
+        TscScaling::Auto => {
+            let scaling = SecondaryControls::TSC_SCALING.bits();
+            capabilities.secondary.missing(scaling) == 0
+        }
+        TscScaling::Off => false,
+    };
     let here = setup_here(&capabilities, &controls, options, vps, tsc_hz);
     let origin = match options.restore {
         Some(position) => match snapshots::open(position, tsc_hz, &here) {
-            Ok(saved) => restore(information, saved, tsc_hz),
+            Ok(saved) => restore(information, saved, tsc_hz, scales_tsc),
             Err(why) => fatal::refuse(format_args!("{why}")),
         },
         None => boot(information, options, here, tsc_hz),
@@ -91,7 +99,13 @@ pub fn create(
         VmcsShadowing::Auto => ShadowBitmaps::for_processor(&capabilities),
         VmcsShadowing::Off => None,
     };
-    report_start(&setup, tsc_hz, shadow_bitmaps.is_some(), is_restored);
+    report_start(
+        &setup,
+        tsc_hz,
+        shadow_bitmaps.is_some(),
+        scales_tsc,
+        is_restored,
+    );
     let address_width = setup.physical_address_bits;
     let shadows =
         nested_vp::for_partition(&capabilities, &setup.vmx, address_width, setup.vps as usize);
@@ -112,6 +126,7 @@ pub fn create(
         interception_of_tsc,
         tsc_offset: time.offset(),
         time,
+        scales_tsc,
         rate_changes,
         msrs,
         capabilities,
@@ -195,7 +210,12 @@ fn boot(information: &mut Information, options: &Options, here: Setup, tsc_hz: u
 }
 
 /// A partition that goes on.
-fn restore(information: &mut Information, saved: snapshots::Saved, tsc_hz: u64) -> Origin {
+fn restore(
+    information: &mut Information,
+    saved: snapshots::Saved,
+    tsc_hz: u64,
+    scales_tsc: bool,
+) -> Origin {
     let memory = claim_memory(information, Some(saved.machine.setup.memory));
     let Machine {
         setup,
@@ -227,7 +247,7 @@ fn restore(information: &mut Information, saved: snapshots::Saved, tsc_hz: u64) 
     let source = TscSource::new(partition.tsc.0.wrapping_sub(now), partition.tsc_hz);
     let followed = source.and_then(|mut source| {
         if hyperv.is_tsc_emulated() || tsc_hz != partition.tsc_hz {
-            hyperv.change_tsc_rate(&mut source, now, tsc_hz, &memory)?;
+            hyperv.change_tsc_rate(&mut source, now, tsc_hz, scales_tsc, &memory)?;
             setup.cpuid.set_tsc_hz(source.guest_hz() as u32);
         }
         Ok(source)
@@ -240,11 +260,7 @@ fn restore(information: &mut Information, saved: snapshots::Saved, tsc_hz: u64) 
         "the partition goes on after {} s of its time; its TSC ran at {} Hz, the machine's runs at {tsc_hz} Hz{}",
         partition.hyperv.reference.seconds(),
         partition.tsc_hz,
-        if time.emulation().is_some() {
-            "; L1's stays as it is, by emulation, until L1 has taken note"
-        } else {
-            ""
-        }
+        effect(time.conversion())
     );
     // L1 is told after every move, be it to its own like.
     if let Some(notice) = hyperv.reenlightenment_notice()
@@ -361,12 +377,18 @@ fn claim_memory(information: &mut Information, wanted: Option<u64>) -> L1Memory 
     unsafe { L1Memory::new(Spa::new(range.start), range.size()) }
 }
 
-fn report_start(setup: &Setup, tsc_hz: u64, shadows_vmcs: bool, is_restored: bool) {
+fn report_start(
+    setup: &Setup,
+    tsc_hz: u64,
+    shadows_vmcs: bool,
+    scales_tsc: bool,
+    is_restored: bool,
+) {
     let brand = cpuid::brand();
     output::write(
         Channel::Report,
         format_args!(
-            "{{\"event\":\"start\",\"version\":\"{}\",\"cpu\":\"{}\",\"vendor\":\"{}\",\"cpus\":{},\"vps\":{},\"memory\":{},\"tsc_hz\":{tsc_hz},\"vmcs_shadowing\":{shadows_vmcs},\"restored\":{is_restored},\"enlightenments\":[",
+            "{{\"event\":\"start\",\"version\":\"{}\",\"cpu\":\"{}\",\"vendor\":\"{}\",\"cpus\":{},\"vps\":{},\"memory\":{},\"tsc_hz\":{tsc_hz},\"vmcs_shadowing\":{shadows_vmcs},\"tsc_scaling\":{scales_tsc},\"restored\":{is_restored},\"enlightenments\":[",
             env!("CARGO_PKG_VERSION"),
             Escaped(brand.text().trim()),
             Escaped(cpuid::vendor().text()),

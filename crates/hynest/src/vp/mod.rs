@@ -34,7 +34,7 @@ mod vmcs01;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use ::hyperv::clock::Emulation;
+use ::hyperv::clock::Conversion;
 use addr::Spa;
 use platform::apic::LocalApic;
 use platform::counters::Counter;
@@ -122,8 +122,8 @@ pub struct Vp {
     tsc_offset: u64,
     /// The same of a VP whose TSC L1 has not written: of the partition.
     partition_offset: u64,
-    /// What stands for the processor's TSC while TSC reads are emulated.
-    emulation: Option<Emulation>,
+    /// What makes what stands for the processor's TSC, while that is another one.
+    conversion: Option<Conversion>,
     apic: LocalApic,
     hyperv: ::hyperv::Vp,
     msrs: platform::msr::MsrState,

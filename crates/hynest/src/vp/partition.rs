@@ -54,6 +54,8 @@ pub struct Partition {
     pub interception_of_tsc: MsrInterception,
     /// What the partition's TSC comes from. It changes in meetings of all VPs only.
     pub time: Mutex<TscSource>,
+    /// Whether hardware scales the TSC for it where the machine's takes on another rate.
+    pub scales_tsc: bool,
     /// When the machine's TSC is to take on other rates, in order.
     rate_changes: Box<[RateChange]>,
     /// How many of them have come to pass.
@@ -233,6 +235,7 @@ impl Partition {
             interception: parts.interception,
             interception_of_tsc: parts.interception_of_tsc,
             time: Mutex::new(parts.time),
+            scales_tsc: parts.scales_tsc,
             has_agenda: parts.has_input || parts.save.is_some() || !parts.rate_changes.is_empty(),
             rate_changes: parts.rate_changes,
             passed: AtomicUsize::new(0),
@@ -266,6 +269,7 @@ pub struct Parts {
     pub interception: MsrInterception,
     pub interception_of_tsc: MsrInterception,
     pub time: TscSource,
+    pub scales_tsc: bool,
     pub rate_changes: Box<[RateChange]>,
     pub shadows: super::nested::Shadows,
     pub began: u64,

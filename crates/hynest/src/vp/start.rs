@@ -106,7 +106,7 @@ pub fn run(index: usize) -> ! {
         timer_shift: (partition.capabilities.misc & 31) as u32,
         tsc_offset: partition.tsc_offset,
         partition_offset: partition.tsc_offset,
-        emulation: None,
+        conversion: None,
         apic: LocalApic::new(index as u32, index == 0, partition.clock),
         hyperv: ::hyperv::Vp::new(index as u32),
         msrs: partition.msrs.initial_state(),

@@ -1,11 +1,14 @@
-//! What a VP's TSC comes from: the processor's own, or an emulation of it at the rate that L1 knows.
+//! What a VP's TSC comes from: the processor's own, or one at the rate that L1 knows, which hardware
+//! makes of it by a multiplier or L0 by emulation.
 //!
 //! [`hyperv::clock::TscSource`] says which; it changes in a meeting of all VPs, and each VP has a
-//! copy of what it needs of it. While there is an emulation, VMCS 01 and VMCS 02 have RDTSC exiting
-//! and MSR bitmaps that intercept IA32_TIME_STAMP_COUNTER, whatever L1 asks for.
+//! copy of what it needs of it. While there is a multiplier, VMCS 01 and VMCS 02 have TSC scaling.
+//! While there is an emulation, they have RDTSC exiting and MSR bitmaps that intercept
+//! IA32_TIME_STAMP_COUNTER, whatever L1 asks for.
 
 use hyperv::Notice;
-use hyperv::clock::{Emulation, TooSlow};
+use hyperv::clock::{Conversion, TooSlow};
+use nested::tsc::ONE;
 use platform::counters::Counter;
 use platform::interrupt::Trigger;
 
@@ -17,17 +20,28 @@ use crate::log;
 const TSC_AUX: u32 = 0xC000_0103;
 
 #[cold]
-fn emulated(emulation: &Emulation, processor: u64) -> u64 {
-    emulation.counter(processor)
+fn converted(conversion: &Conversion, processor: u64) -> u64 {
+    conversion.counter(processor)
+}
+
+/// What a conversion means to L1, behind a line of the log on the machine's rate.
+pub fn effect(conversion: Option<Conversion>) -> &'static str {
+    match conversion {
+        Some(Conversion::Scaled(_)) => "; L1's stays as it is, scaled by hardware",
+        Some(Conversion::Emulated(_)) => {
+            "; L1's stays as it is, by emulation, until L1 has taken note"
+        }
+        None => "",
+    }
 }
 
 impl Vp {
     /// What stands for the processor's TSC when that is `processor`; VPs' TSCs are offsets from it.
     #[inline(always)]
     pub fn tsc_counter(&self, processor: u64) -> u64 {
-        match &self.emulation {
+        match &self.conversion {
             None => processor,
-            Some(emulation) => emulated(emulation, processor),
+            Some(conversion) => converted(conversion, processor),
         }
     }
 
@@ -40,9 +54,22 @@ impl Vp {
     /// How far the processor's TSC goes from `processor` on while a VP's goes on by `ticks`.
     #[inline(always)]
     pub fn processor_ticks(&self, processor: u64, ticks: u64) -> u64 {
-        match &self.emulation {
+        match &self.conversion {
             None => ticks,
-            Some(emulation) => emulation.machine_ticks(processor, ticks),
+            Some(conversion) => conversion.machine_ticks(processor, ticks),
+        }
+    }
+
+    /// Whether the guests' reads of the TSC are intercepted.
+    pub fn is_tsc_emulated(&self) -> bool {
+        matches!(self.conversion, Some(Conversion::Emulated(_)))
+    }
+
+    /// What hardware multiplies the processor's TSC by, for L1.
+    pub fn tsc_multiplier(&self) -> u64 {
+        match &self.conversion {
+            Some(Conversion::Scaled(scaling)) => scaling.multiplier(),
+            _ => ONE,
         }
     }
 
@@ -78,20 +105,20 @@ impl Vp {
         let changed = self.with_all_stopped(|_| {
             let mut source = partition.time.lock();
             let now = tsc::now();
-            partition
-                .hyperv
-                .change_tsc_rate(&mut source, now, hz, &partition.memory)
+            partition.hyperv.change_tsc_rate(
+                &mut source,
+                now,
+                hz,
+                partition.scales_tsc,
+                &partition.memory,
+            )
         });
         if let Err(TooSlow { .. }) = changed {
             return log!("a TSC of {hz} Hz is too slow: the rate stays");
         }
         log!(
             "the TSC's rate is {hz} Hz from now on{}",
-            if self.emulation.is_some() {
-                "; L1's stays as it is, by emulation, until L1 has taken note"
-            } else {
-                ""
-            }
+            effect(self.conversion)
         );
         if let Some(Notice { vp, vector }) = partition.hyperv.reenlightenment_notice() {
             let inbox = &partition.inboxes[vp as usize];
@@ -121,9 +148,9 @@ impl Vp {
     pub fn follow_time(&mut self) {
         let source = *self.partition.time.lock();
         let step = source.offset().wrapping_sub(self.partition_offset);
-        let was_emulated = self.emulation.is_some();
+        let (was_emulated, multiplier) = (self.is_tsc_emulated(), self.tsc_multiplier());
         self.partition_offset = source.offset();
-        self.emulation = source.emulation();
+        self.conversion = source.conversion();
         self.tsc_offset = self.tsc_offset.wrapping_add(step);
         if let Some(clock) = self.apic.clock().with_tsc_hz(source.guest_hz())
             && clock != self.apic.clock()
@@ -135,10 +162,10 @@ impl Vp {
                 .cpuid
                 .set_tsc_hz(source.guest_hz() as u32);
         }
-        if step != 0 {
+        if step != 0 || multiplier != self.tsc_multiplier() {
             self.nested_follow_tsc();
         }
-        if was_emulated != self.emulation.is_some() {
+        if was_emulated != self.is_tsc_emulated() {
             self.nested_follow_emulation();
         }
         self.update_deadline();

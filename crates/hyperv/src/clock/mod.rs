@@ -4,7 +4,7 @@
 //! a straight line over the TSC, and one formula serves both who reads the
 //! MSR (here) and who reads the reference TSC page (the guest), so that the
 //! two never disagree. The TSC itself is the machine's or, where the machine's
-//! rate has changed, an emulation of the old one: [`TscSource`].
+//! rate has changed, made to go on at the old one: [`TscSource`].
 
 mod page;
 mod rate_change;
@@ -15,7 +15,7 @@ mod timeline;
 pub use page::TscPage;
 pub use rate_change::{BadRateChange, RateChange};
 pub use shared::ReferenceClock;
-pub use source::{Emulation, TscSource};
+pub use source::{Conversion, Emulation, Scaling, TscSource};
 pub use timeline::{Timeline, TooSlow};
 
 use serde::{Deserialize, Serialize};

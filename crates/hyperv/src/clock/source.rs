@@ -1,10 +1,14 @@
-//! Where the partition's TSC comes from: the machine's, or an emulation of what
-//! the machine's would be if its rate had not changed.
+//! Where the partition's TSC comes from: the machine's; or, where that has taken on
+//! another rate, the machine's as hardware scales it, or an emulation.
 
 use super::{ReferenceTime, Timeline, TooSlow, Tsc};
 
+mod scaling;
+
+pub use scaling::Scaling;
+
 /// A TSC that goes on at the rate that the guest knows on a machine whose own
-/// has another.
+/// has another, and whose hardware cannot hide it.
 ///
 /// What it gives is the *counter*: what the machine's TSC would read now. All
 /// offsets, the partition's and those of VPs, are on top of it as they are on
@@ -41,12 +45,7 @@ impl Emulation {
         };
         // The first moment at which the rounded-down counter is there.
         let reached = product.div_ceil(self.guest_hz as u128);
-        let further = reached.saturating_sub(ticks as u128);
-        if further > u64::MAX as u128 {
-            u64::MAX
-        } else {
-            further as u64
-        }
+        saturated(reached.saturating_sub(ticks as u128))
     }
 }
 
@@ -55,14 +54,53 @@ const fn scaled(ticks: u64, numerator: u64, denominator: u64) -> u128 {
     ticks as u128 * numerator as u128 / denominator as u128
 }
 
+/// A number of ticks, `u64::MAX` if it is that or more.
+const fn saturated(ticks: u128) -> u64 {
+    if ticks > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        ticks as u64
+    }
+}
+
+/// What makes the counter of the machine's TSC where they are not the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conversion {
+    /// Hardware multiplies whatever a guest reads.
+    Scaled(Scaling),
+    /// The guests' reads are intercepted.
+    Emulated(Emulation),
+}
+
+impl Conversion {
+    /// The counter when the machine's TSC is `machine`.
+    #[inline]
+    pub const fn counter(&self, machine: u64) -> u64 {
+        match self {
+            Self::Scaled(scaling) => scaling.counter(machine),
+            Self::Emulated(emulation) => emulation.counter(machine),
+        }
+    }
+
+    /// Ticks of the machine's TSC from `machine` on until the counter has gone
+    /// on by `left`: never too few, `u64::MAX` if it is that or more.
+    pub const fn machine_ticks(&self, machine: u64, left: u64) -> u64 {
+        match self {
+            Self::Scaled(scaling) => scaling.machine_ticks(machine, left),
+            Self::Emulated(emulation) => emulation.machine_ticks(machine, left),
+        }
+    }
+}
+
 /// How the partition's TSC follows the machine's.
 ///
 /// It changes only while all VPs are stopped; each then takes the new one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TscSource {
     offset: u64,
+    guest_hz: u64,
     machine_hz: u64,
-    emulation: Option<Emulation>,
+    conversion: Option<Conversion>,
 }
 
 impl TscSource {
@@ -75,8 +113,9 @@ impl TscSource {
         match Timeline::through(Tsc(0), ReferenceTime(0), machine_hz) {
             Ok(_) => Ok(Self {
                 offset,
+                guest_hz: machine_hz,
                 machine_hz,
-                emulation: None,
+                conversion: None,
             }),
             Err(slow) => Err(slow),
         }
@@ -87,23 +126,20 @@ impl TscSource {
         self.offset
     }
 
-    /// The emulation in progress: TSC reads are intercepted for it.
-    pub const fn emulation(&self) -> Option<Emulation> {
-        self.emulation
+    /// What makes the counter of the machine's TSC, where they are not the same.
+    pub const fn conversion(&self) -> Option<Conversion> {
+        self.conversion
     }
 
     /// The rate at which the partition's TSC runs, in Hz.
     pub const fn guest_hz(&self) -> u64 {
-        match &self.emulation {
-            Some(emulation) => emulation.guest_hz,
-            None => self.machine_hz,
-        }
+        self.guest_hz
     }
 
     /// What the machine's TSC reads, or is made to read, when it is `machine`.
     pub const fn counter(&self, machine: u64) -> u64 {
-        match &self.emulation {
-            Some(emulation) => emulation.counter(machine),
+        match &self.conversion {
+            Some(conversion) => conversion.counter(machine),
             None => machine,
         }
     }
@@ -113,8 +149,30 @@ impl TscSource {
         Tsc(self.counter(machine).wrapping_add(self.offset))
     }
 
+    /// The machine's TSC runs at `machine_hz` from `machine` on, and hardware is
+    /// to have the partition's go on at its rate without a step. Returns whether
+    /// it can; nothing has changed otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`TooSlow`] up to 10 MHz; nothing has changed then.
+    pub const fn scale(&mut self, machine: u64, machine_hz: u64) -> Result<bool, TooSlow> {
+        if let Err(slow) = Self::new(0, machine_hz) {
+            return Err(slow);
+        }
+        if machine_hz == self.guest_hz {
+            self.convert(machine, None);
+        } else if let Some(scaling) = Scaling::between(self.guest_hz, machine_hz) {
+            self.convert(machine, Some(Conversion::Scaled(scaling)));
+        } else {
+            return Ok(false);
+        }
+        self.machine_hz = machine_hz;
+        Ok(true)
+    }
+
     /// The machine's TSC runs at `machine_hz` from `machine` on, and the
-    /// partition's goes on at its rate.
+    /// partition's goes on at its rate by emulation.
     ///
     /// # Errors
     ///
@@ -123,23 +181,29 @@ impl TscSource {
         if let Err(slow) = Self::new(0, machine_hz) {
             return Err(slow);
         }
-        self.emulation = Some(Emulation {
+        self.conversion = Some(Conversion::Emulated(Emulation {
             from: machine,
             to: self.counter(machine),
-            guest_hz: self.guest_hz(),
+            guest_hz: self.guest_hz,
             machine_hz,
-        });
+        }));
         self.machine_hz = machine_hz;
         Ok(())
     }
 
     /// The partition's TSC follows the machine's again from `machine` on: at the
-    /// machine's rate, without a step. Returns what VPs' offsets grow by.
-    pub const fn follow_machine(&mut self, machine: u64) -> u64 {
-        let step = self.counter(machine).wrapping_sub(machine);
+    /// machine's rate, without a step.
+    pub const fn follow_machine(&mut self, machine: u64) {
+        self.convert(machine, None);
+        self.guest_hz = self.machine_hz;
+    }
+
+    /// Another counter from `machine` on: the offset takes up the step between the two.
+    const fn convert(&mut self, machine: u64, conversion: Option<Conversion>) {
+        let before = self.counter(machine);
+        self.conversion = conversion;
+        let step = before.wrapping_sub(self.counter(machine));
         self.offset = self.offset.wrapping_add(step);
-        self.emulation = None;
-        step
     }
 }
 

@@ -128,6 +128,7 @@ mod tests {
                 memory: 0,
                 tsc_hz: 1,
                 vmcs_shadowing: true,
+                tsc_scaling: true,
                 enlightenments: offered.split(' ').map(str::to_owned).collect(),
             }),
             l1: Some(L1 {

@@ -1,5 +1,6 @@
 //! Test payloads as L1: tiny kernels that try the machine from inside and misbehave, with L2s of their own.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -12,6 +13,15 @@ use crate::exit::Ending;
 use crate::paths::Paths;
 use crate::report::Summary;
 use crate::{image, machine};
+
+/// Changes of the TSC's rate as the payload expects them.
+const RATE_CHANGES: &[&str] = &[
+    "--tsc-rate-change=0.2=150M",
+    "--tsc-rate-change=0.5=40M",
+    "--tsc-rate-change=1=400M",
+    "--tsc-rate-change=1.2=99999989",
+    "--tsc-rate-change=1.5=100M",
+];
 
 /// Runs the payload with each way to describe an L2.
 pub fn run(paths: &Paths, filter: &str, tally: &mut Tally) {
@@ -109,16 +119,16 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
             none_found,
         ),
         run(
+            "payload, the TSC's rate changes and hardware hides it",
+            "groups=time",
+            RATE_CHANGES,
+            Expected::End(Ending::PowerOff, hidden),
+        ),
+        run(
             "payload, the TSC's rate changes",
             "groups=time",
-            &[
-                "--tsc-rate-change=0.2=150M",
-                "--tsc-rate-change=0.5=40M",
-                "--tsc-rate-change=1=400M",
-                "--tsc-rate-change=1.2=99999989",
-                "--tsc-rate-change=1.5=100M",
-            ],
-            Expected::Verdicts,
+            &[&["--tsc-scaling", "off"], RATE_CHANGES].concat(),
+            Expected::End(Ending::PowerOff, emulated),
         ),
         run(
             "L1 triple-faults",
@@ -164,6 +174,28 @@ fn all_found(summary: &Summary) -> Result<()> {
 fn none_found(summary: &Summary) -> Result<()> {
     no_case_failed(summary)?;
     super::system::clean_under_audit(summary)
+}
+
+/// No read of the TSC had to be emulated.
+fn hidden(summary: &Summary) -> Result<()> {
+    no_case_failed(summary)?;
+    let reads = emulated_reads(summary)?;
+    ensure!(reads == 0, "{reads} reads of the TSC were emulated");
+    Ok(())
+}
+
+/// Reads of the TSC were.
+fn emulated(summary: &Summary) -> Result<()> {
+    no_case_failed(summary)?;
+    let reads = emulated_reads(summary)?;
+    ensure!(reads != 0, "no read of the TSC was emulated");
+    Ok(())
+}
+
+fn emulated_reads(summary: &Summary) -> Result<u64> {
+    let counters = summary.counters.as_ref().context("L0 counted nothing")?;
+    let reads = |vp: &BTreeMap<String, u64>| vp.get("emulated-tsc-reads").copied();
+    Ok(counters.vps.iter().filter_map(reads).sum())
 }
 
 fn no_case_failed(summary: &Summary) -> Result<()> {

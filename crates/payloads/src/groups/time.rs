@@ -1,12 +1,14 @@
 //! Clocks on a machine whose TSC changes its rate, as L0's option `tsc_rate_change` has it: each
-//! change is heard of by reenlightenment and acknowledged. Both processors and an L2 read all clocks
-//! without pause.
+//! change is heard of by reenlightenment. Either it is hidden, so that nothing that L1 knows of its
+//! clocks changes, or the TSC is emulated until L1 acknowledges it. Both processors and two L2s, of
+//! which L1 scales one's TSC, read all clocks without pause.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ::vmx::{BasicExitReason as Reason, Field, PrimaryControls};
+use ::vmx::{BasicExitReason as Reason, Field, PrimaryControls, SecondaryControls};
 use tlfs::msr::Msr;
 
+use crate::rt::apic::{register, timer};
 use crate::rt::harness::{Check, Group, Test};
 use crate::rt::{apic, cpu, fault, memory, smp};
 use crate::vm::guest::code;
@@ -29,6 +31,11 @@ const VECTOR: u8 = 0x5b;
 const MSR_TSC_AUX: u32 = 0xc000_0103;
 /// L1's offset for L2.
 const L2_AHEAD: u64 = 1 << 40;
+/// L1's multiplier for the L2 whose TSC it scales.
+const L2_SCALE: u64 = 3 << 47;
+/// A multiplier of 1.
+const ONE: u64 = 1 << 48;
+const TIMER_VECTOR: u8 = 0x5c;
 
 /// The latest value that either processor has seen, of the TSC and of the reference clock.
 static TSC: AtomicU64 = AtomicU64::new(0);
@@ -95,7 +102,32 @@ fn is_rate_right(check: &Check, what: &str, page: u64) {
     );
 }
 
-/// An L2 that may read its TSC, which L1 does not intercept.
+/// An L2 that may read its TSC, which L1 does not intercept, and L1's multiplier for it.
+struct Reader {
+    l2: L2,
+    multiplier: u64,
+}
+
+/// One L2, and where there is TSC scaling another.
+fn readers() -> impl Iterator<Item = Reader> {
+    let scaling = SecondaryControls::TSC_SCALING.bits();
+    let can_scale = vm::operation::capabilities().secondary.missing(scaling) == 0;
+    let scaled = can_scale.then(|| {
+        let l2 = l2_with_a_tsc();
+        l2.add(Field::SECONDARY_CONTROLS, scaling.into());
+        l2.set(Field::TSC_MULTIPLIER, L2_SCALE);
+        Reader {
+            l2,
+            multiplier: L2_SCALE,
+        }
+    });
+    let plain = Reader {
+        l2: l2_with_a_tsc(),
+        multiplier: ONE,
+    };
+    [Some(plain), scaled].into_iter().flatten()
+}
+
 fn l2_with_a_tsc() -> L2 {
     let l2 = L2::new(code!("vmcall"));
     l2.set(Field::MSR_BITMAP, memory::page());
@@ -104,8 +136,11 @@ fn l2_with_a_tsc() -> L2 {
     l2
 }
 
-/// L2 reads its TSC in both ways, and L1 before and after. Returns how many were not in order.
-fn observe_l2(l2: &mut L2) -> u64 {
+/// L2 reads its TSC in both ways, and L1 before and after. Returns how many were not in order: by
+/// more than two ticks, as L0's multiplier and L1's are two and become one.
+fn observe_l2(reader: &mut Reader) -> u64 {
+    let Reader { l2, multiplier } = reader;
+    let by_l1 = |tsc: u64| ((u128::from(tsc) * u128::from(*multiplier)) >> 48) as u64;
     let codes = [
         code!("rdtsc", "vmcall"),
         code!("mov ecx, 0x10", "rdmsr", "vmcall"),
@@ -118,10 +153,41 @@ fn observe_l2(l2: &mut L2) -> u64 {
         let after = cpu::tsc();
         let value = l2.registers[reg::RAX] & 0xffff_ffff | l2.registers[reg::RDX] << 32;
         let is_right = outcome == Outcome::exit(Reason::Vmcall)
-            && (before..=after).contains(&value.wrapping_sub(L2_AHEAD));
+            && (by_l1(before) - 2..=by_l1(after) + 2).contains(&value.wrapping_sub(L2_AHEAD));
         wrong += u64::from(!is_right);
     }
     wrong
+}
+
+/// A deadline by the TSC comes when it is time and not before.
+fn is_timer_right(check: &Check) {
+    const AHEAD: u64 = 100_000;
+    apic::write(
+        register::LVT_TIMER,
+        timer::TSC_DEADLINE | u32::from(TIMER_VECTOR),
+    );
+    let before = fault::count(TIMER_VECTOR);
+    let deadline = cpu::tsc() + AHEAD;
+    let _ = cpu::wrmsr(cpu::MSR_TSC_DEADLINE, deadline);
+    while fault::count(TIMER_VECTOR) == before && cpu::tsc() < deadline + 100 * AHEAD {
+        cpu::interrupt_window();
+    }
+    let now = cpu::tsc();
+    check.that(
+        "a timer",
+        fault::count(TIMER_VECTOR) == before + 1 && now >= deadline && now < deadline + AHEAD,
+        format_args!("due at {deadline}, came before {now}"),
+    );
+}
+
+/// How far the TSC goes while the processor does the same work.
+fn pace() -> u64 {
+    let before = cpu::tsc();
+    // SAFETY: counts.
+    unsafe {
+        core::arch::asm!("2: dec ecx", "jnz 2b", inout("ecx") 200_000 => _, options(nomem, nostack))
+    };
+    cpu::tsc() - before
 }
 
 /// RDTSCP: TSC and TSC_AUX of L1.
@@ -146,6 +212,90 @@ fn words(page: u64) -> [u64; 3] {
     [0, 8, 16].map(|at| memory::read(page + at))
 }
 
+/// What goes on over the changes.
+struct Changes {
+    page: u64,
+    readers: [Option<Reader>; 2],
+    /// Reads of an L2's that L1 contradicts.
+    wrong: u64,
+    /// Changes that were hidden.
+    hidden: u32,
+    /// Those after which the same work takes another number of ticks.
+    paces: u32,
+}
+
+impl Changes {
+    /// Everybody reads.
+    fn observe(&mut self) {
+        observe(self.page);
+        for reader in self.readers.iter_mut().flatten() {
+            self.wrong += observe_l2(reader);
+        }
+    }
+
+    /// Waits for a change and goes through with it.
+    fn pass(&mut self, check: &Check, n: u32) {
+        let page = self.page;
+        let told = fault::count(VECTOR);
+        let rate = || cpu::msr(Msr::TSC_FREQUENCY.0);
+        let (hz, before, pace_before) = (rate(), words(page), pace());
+        let came = smp::wait_for(|| {
+            self.observe();
+            cpu::interrupt_window();
+            fault::count(VECTOR) != told
+        });
+        check.equal(format_args!("change {n}: is told"), came, true);
+        let status = || cpu::msr(Msr::TSC_EMULATION_STATUS.0);
+        let is_hidden = status() == 0;
+        self.hidden += u32::from(is_hidden);
+        for _ in 0..50 {
+            self.observe();
+        }
+        let what = if is_hidden { "hidden" } else { "emulated" };
+        is_rate_right(check, what, page);
+        is_rdtscp_right(check);
+        is_timer_right(check);
+        check.equal("the rate is the old one", rate(), hz);
+        check.equal("the page is as it was", words(page), before);
+        acknowledge(n);
+        check.equal(format_args!("change {n}: acknowledged"), status(), 0);
+        if is_hidden {
+            let now = pace();
+            check.note(format_args!("change {n}: {pace_before} ticks, then {now}"));
+            self.paces += u32::from(now.abs_diff(pace_before) > pace_before / 20);
+            check.equal("the rate stays", rate(), hz);
+            check.equal("the page stays", words(page), before);
+        } else {
+            check.that(
+                "the rate is another one",
+                rate() != hz,
+                format_args!("{hz}"),
+            );
+            check.that(
+                "the page is another one, and valid",
+                words(page) != before && memory::read::<u32>(page) != 0,
+                format_args!("{:x?}", words(page)),
+            );
+        }
+        for _ in 0..50 {
+            self.observe();
+        }
+        is_rate_right(check, "as it is", page);
+        is_rdtscp_right(check);
+        is_timer_right(check);
+    }
+}
+
+/// Takes note of a change, in one of two ways. It does nothing where none is in progress.
+fn acknowledge(n: u32) {
+    if n & 1 == 0 {
+        let _ = cpu::wrmsr(Msr::TSC_EMULATION_STATUS.0, 0);
+    } else {
+        let _ = cpu::wrmsr(Msr::TSC_EMULATION_CONTROL.0, 0);
+        let _ = cpu::wrmsr(Msr::TSC_EMULATION_CONTROL.0, 1);
+    }
+}
+
 fn rates(check: &Check) {
     if cpu::wrmsr(Msr::TSC_EMULATION_CONTROL.0, 1).is_err() {
         return check.skip("all", "no reenlightenment");
@@ -162,55 +312,38 @@ fn rates(check: &Check) {
     );
     check.equal("the second processor is there", smp::ensure(), true);
     smp::begin(keep_observing, page);
-    let mut l2 = l2_with_a_tsc();
-    let mut wrong = 0;
+    let mut readers: [Option<Reader>; 2] = [None, None];
+    for (place, reader) in readers.iter_mut().zip(self::readers()) {
+        *place = Some(reader);
+    }
+    let mut changes = Changes {
+        page,
+        readers,
+        wrong: 0,
+        hidden: 0,
+        paces: 0,
+    };
     for n in 0..CHANGES {
-        let told = fault::count(VECTOR);
-        let (hz, before) = (cpu::msr(Msr::TSC_FREQUENCY.0), words(page));
-        let came = smp::wait_for(|| {
-            observe(page);
-            wrong += observe_l2(&mut l2);
-            cpu::interrupt_window();
-            fault::count(VECTOR) != told
-        });
-        check.equal(format_args!("change {n}: is told"), came, true);
-        let status = || cpu::msr(Msr::TSC_EMULATION_STATUS.0);
-        check.equal(format_args!("change {n}: in progress"), status(), 1);
-        for _ in 0..50 {
-            observe(page);
-            wrong += observe_l2(&mut l2);
-        }
-        is_rate_right(check, "emulated", page);
-        is_rdtscp_right(check);
-        check.equal(
-            "the rate is the old one",
-            cpu::msr(Msr::TSC_FREQUENCY.0),
-            hz,
-        );
-        check.equal("the page is as it was", words(page), before);
-        if n & 1 == 0 {
-            let _ = cpu::wrmsr(Msr::TSC_EMULATION_STATUS.0, 0);
-        } else {
-            let _ = cpu::wrmsr(Msr::TSC_EMULATION_CONTROL.0, 0);
-            let _ = cpu::wrmsr(Msr::TSC_EMULATION_CONTROL.0, 1);
-        }
-        check.equal(format_args!("change {n}: acknowledged"), status(), 0);
+        changes.pass(check, n);
+    }
+    let Changes {
+        wrong,
+        hidden,
+        paces,
+        ..
+    } = changes;
+    check.that(
+        "all changes are hidden, or none",
+        hidden == 0 || hidden == CHANGES,
+        format_args!("{hidden} of {CHANGES}"),
+    );
+    if hidden != 0 {
+        // It is not that nothing has changed.
         check.that(
-            "the rate is another one",
-            cpu::msr(Msr::TSC_FREQUENCY.0) != hz,
-            format_args!("{hz}"),
+            "the TSC is scaled",
+            paces >= 3,
+            format_args!("the same work takes as long but for {paces} of {CHANGES} changes"),
         );
-        check.that(
-            "the page is another one, and valid",
-            words(page) != before && memory::read::<u32>(page) != 0,
-            format_args!("{:x?}", words(page)),
-        );
-        for _ in 0..50 {
-            observe(page);
-            wrong += observe_l2(&mut l2);
-        }
-        is_rate_right(check, "as it is", page);
-        is_rdtscp_right(check);
     }
     STOP.store(true, Ordering::SeqCst);
     check.equal("the second processor's end", smp::finish(), Some(Ok(())));

@@ -24,11 +24,12 @@ use hyperv::assist::AssistSnapshot;
 use hyperv::enlightenments::{Enlightenment, Set};
 use nested::access::Page;
 use nested::ept::{MisconfiguredPage, Recall, VpView};
+use nested::tsc::{L1Tsc, ONE};
 use nested::{Config, Dirty, L0Policy, Nested};
 use tlfs::evmcs::EnlightenmentsControl;
 use vmx::ept::EptCapabilities;
 use vmx::instructions as vt;
-use vmx::{Field, PinControls, PrimaryControls};
+use vmx::{Field, PinControls, PrimaryControls, SecondaryControls};
 
 pub use audit::{audit_end, audit_entry};
 pub use pages::{CurrentVmcs, TableAccess, TableSource};
@@ -78,7 +79,7 @@ pub struct NestedVp {
     windows: PrimaryControls,
     /// Log lines that the guests may still cause: it is they who decide how many there would be.
     lines_to_log: u32,
-    /// VMCS 01's TSC offset is not L1's any more, or not the interception of TSC reads.
+    /// VMCS 01's TSC offset or multiplier is not L1's any more, or not the interception of TSC reads.
     is_tsc_stale: bool,
     /// L0 answers L2's reads of the TSC, for no multiplier gives it.
     answers_l2_tsc: bool,
@@ -213,7 +214,7 @@ impl Vp {
             self.nested.is_02_current = false;
             if self.nested.is_tsc_stale {
                 self.nested.is_tsc_stale = false;
-                write(Field::TSC_OFFSET, self.tsc_offset);
+                self.write_tsc_of_l1();
                 self.intercept_tsc_of_l1();
             }
         }
@@ -236,7 +237,7 @@ impl Vp {
 
     /// Whether L0 answers L2's reads of the TSC, be it what L1 lets L2 do.
     fn answers_l2_tsc(&self) -> bool {
-        self.emulation.is_some() || self.nested.answers_l2_tsc
+        self.is_tsc_emulated() || self.nested.answers_l2_tsc
     }
 
     /// What L0 asks of VMCS 02 for that. Returns whether it does.
@@ -268,13 +269,13 @@ impl Vp {
 
     /// Has VMCS 01, which is current, intercept TSC reads or not.
     fn intercept_tsc_of_l1(&self) {
-        intercept_rdtsc(self.emulation.is_some());
+        intercept_rdtsc(self.is_tsc_emulated());
         write(Field::MSR_BITMAP, self.msr_interception().bitmap.raw());
     }
 
     /// The MSRs of L1 that exit now.
     fn msr_interception(&self) -> &'static MsrInterception {
-        self.partition.msr_interception(self.emulation.is_some())
+        self.partition.msr_interception(self.is_tsc_emulated())
     }
 
     /// Those of L2 that exit whatever L1 asks for.
@@ -282,22 +283,42 @@ impl Vp {
         self.partition.msr_interception(self.answers_l2_tsc())
     }
 
-    /// L1's TSC offset has changed: VMCS 01 gets it now or when it is current again, and VMCS 02 at
+    /// L1's TSC has another offset or multiplier: VMCS 01 gets it now or when it is current again, and VMCS 02 at
     /// the next entry or, while L2 runs, now.
     pub fn nested_follow_tsc(&mut self) {
+        let multiplier = self.tsc_multiplier();
         let counter = self.tsc_counter_now();
         let l1 = counter.wrapping_add(self.tsc_offset);
         let nested = &mut self.nested;
-        nested.policy.tsc.offset = i128::from(l1) - i128::from(counter);
-        nested.logic.forget_groups(Dirty::CONTROL_GRP2);
+        nested.policy.tsc = L1Tsc {
+            multiplier,
+            offset: i128::from(l1) - i128::from(counter),
+        };
+        let scaling = SecondaryControls::TSC_SCALING;
+        nested.policy.secondary.set(scaling, multiplier != ONE);
+        nested
+            .logic
+            .forget_groups(Dirty::CONTROL_GRP1.union(Dirty::CONTROL_GRP2));
         if nested.is_02_current {
             nested.is_tsc_stale = true;
+            let secondary = nested.logic.secondary_controls() | nested.policy.secondary;
+            scale_tsc(secondary.contains(scaling));
             let (_, out_of_reach) = nested.logic.merge_tsc(&mut CurrentVmcs, &nested.policy);
             if out_of_reach != nested.answers_l2_tsc {
                 self.answer_l2_tsc(out_of_reach);
             }
         } else {
-            write(Field::TSC_OFFSET, self.tsc_offset);
+            self.write_tsc_of_l1();
+        }
+    }
+
+    /// Gives VMCS 01, which is current, the offset and the multiplier of L1's TSC.
+    fn write_tsc_of_l1(&self) {
+        write(Field::TSC_OFFSET, self.tsc_offset);
+        let multiplier = self.tsc_multiplier();
+        scale_tsc(multiplier != ONE);
+        if multiplier != ONE {
+            write(Field::TSC_MULTIPLIER, multiplier);
         }
     }
 
@@ -335,6 +356,16 @@ impl Vp {
             || (value & offered.cr4_fixed0 == offered.cr4_fixed0
                 && value & !offered.cr4_fixed1 == 0)
     }
+}
+
+/// Has hardware multiply the TSC for the guest whose VMCS is current, or not.
+fn scale_tsc(scales: bool) {
+    let bit = u64::from(SecondaryControls::TSC_SCALING.bits());
+    modify(
+        Field::SECONDARY_CONTROLS,
+        if scales { bit } else { 0 },
+        if scales { 0 } else { bit },
+    );
 }
 
 /// Has RDTSC and RDTSCP of the guest whose VMCS is current exit, or not.
