@@ -162,9 +162,13 @@ pub struct Run {
     /// Let hardware hide changes of the TSC's rate from L1, where the processor can: auto or off, by which L1 learns of each [default: auto]
     #[arg(long, value_name = "WHEN")]
     tsc_scaling: Option<TscScaling>,
-    /// From this second on, the machine's TSC is taken to run at this rate, in Hz or as 150M; again for each change
+    /// From this second on, the machine's TSC is taken to run at this rate, in Hz or as 150M; again for each change.
+    /// Or random:SEED[:COUNT]: changes at random, from second 10 on [default COUNT: 20]
     #[arg(long, value_name = "AT=RATE")]
     tsc_rate_change: Option<Vec<String>>,
+    /// A guest may have the TSC's rate change: by a 32-bit OUT of the rate in Hz to port 0x5C4
+    #[arg(long)]
+    tsc_rate_port: bool,
     /// The rate of the machine's TSC, in Hz or as 150M; it counts instructions [default: 100M]
     #[arg(long, value_name = "RATE")]
     tsc_hz: Option<Rate>,
@@ -249,6 +253,7 @@ impl Run {
             save: self.save.clone(),
             save_at: self.save_at,
             restore: self.restore.clone(),
+            tsc_rate_port: self.tsc_rate_port.then_some(true),
             run: match self.interactive && self.restore.is_none() {
                 true => Some(vec!["shell".to_owned()]),
                 false => self.run.clone(),

@@ -29,6 +29,7 @@ mod paths;
 mod pool;
 mod progress;
 mod proof;
+mod rate_changes;
 mod report;
 mod run;
 mod scenario;

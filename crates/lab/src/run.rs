@@ -175,6 +175,9 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
     if let Some(changes) = scenario.tsc_rate_changes()? {
         command_line += &format!(" tsc_rate_change={changes}");
     }
+    if scenario.has_tsc_rate_port() {
+        command_line += " tsc_rate_port=on";
+    }
     let disk = dir.path().join("disk.img");
     let content = Content {
         image: &boot.image,

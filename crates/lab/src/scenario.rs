@@ -8,8 +8,8 @@ use hyperv::clock::RateChange;
 use hyperv::enlightenments::Set;
 use serde::Deserialize;
 
-use crate::emulator;
 use crate::snapshot::Contents;
+use crate::{emulator, rate_changes};
 
 /// What a scenario file may hold; a flag on the command line goes before the file's word. Unknown keys are refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -37,8 +37,11 @@ pub struct Scenario {
     pub vmcs_shadowing: Option<VmcsShadowing>,
     /// Whether hardware hides changes of the TSC's rate from L1: `auto` (where the processor can) or `off`.
     pub tsc_scaling: Option<TscScaling>,
-    /// When the machine's TSC takes on which rate: `AT=RATE`, in seconds of L1's reference clock and in Hz.
+    /// When the machine's TSC takes on which rate: `AT=RATE`, in seconds of L1's reference clock and in Hz, or
+    /// `random:SEED[:COUNT]`.
     pub tsc_rate_change: Option<Vec<String>>,
+    /// Whether a guest may have it change, by the counter port.
+    pub tsc_rate_port: Option<bool>,
     /// The rate of the machine's TSC, which counts instructions: Hz, or as `150M`.
     pub tsc_hz: Option<Rate>,
     /// The file that a saved partition is written to.
@@ -122,6 +125,7 @@ impl Scenario {
             save: flags.save.or(self.save),
             save_at: flags.save_at.or(self.save_at),
             restore: flags.restore.or(self.restore),
+            tsc_rate_port: flags.tsc_rate_port.or(self.tsc_rate_port),
             run: flags.run.or(self.run),
             operations: flags.operations.or(self.operations),
             image: flags.image.or(self.image),
@@ -206,15 +210,16 @@ impl Scenario {
 
     /// The changes of the TSC's rate, in the words of L0's command line.
     pub fn tsc_rate_changes(&self) -> Result<Option<String>> {
-        let changes = self.tsc_rate_change.as_deref().unwrap_or_default();
-        let changes = changes.iter().map(|text| {
-            let change: RateChange = text
-                .parse()
-                .map_err(|error| anyhow!("--tsc-rate-change {text}: {error}"))?;
-            Ok(change.to_string())
-        });
-        let changes = changes.collect::<Result<Vec<_>>>()?;
-        Ok((!changes.is_empty()).then(|| changes.join(",")))
+        let texts = self.tsc_rate_change.as_deref().unwrap_or_default();
+        let changes = texts.iter().map(|text| rate_changes::parse(text));
+        let changes = changes.collect::<Result<Vec<_>>>()?.concat();
+        let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        Ok((!words.is_empty()).then(|| words.join(",")))
+    }
+
+    /// Whether a guest may have the TSC's rate change.
+    pub fn has_tsc_rate_port(&self) -> bool {
+        self.tsc_rate_port == Some(true)
     }
 
     /// Ticks of the machine's TSC, which are instructions, in a second.
@@ -501,13 +506,14 @@ mod tests {
             words("tsc_rate_change = [\"1.5=150M\", \"2=80M\"]").unwrap(),
             Some("1.5000000=150000000,2.0000000=80000000".to_owned())
         );
-        let error = words("tsc_rate_change = [\"1.5=5M\"]")
-            .unwrap_err()
-            .to_string();
+        let error = words("tsc_rate_change = [\"1.5=5M\"]").unwrap_err();
+        let error = format!("{error:#}");
         assert!(
             error.contains("1.5=5M") && error.contains("10 MHz"),
             "{error}"
         );
+        let drawn = words("tsc_rate_change = [\"random:3:5\", \"1=80M\"]").unwrap();
+        assert_eq!(drawn.map(|words| words.split(',').count()), Some(6));
     }
 
     /// What a file with this text has L0 offer.

@@ -5,7 +5,9 @@
 
 /// I/O port that identifies the counter device and selects a counter.
 pub const SELECT_PORT: u16 = 0x5C0;
-/// I/O port that gives the latched counter's low, then high, 32 bits.
+/// I/O port that gives the latched counter's low, then high, 32 bits. A 32-bit
+/// write is a rate in Hz that the machine's TSC is taken to run at from then on,
+/// where L0 was told to allow that.
 pub const DATA_PORT: u16 = 0x5C4;
 /// What a 32-bit read of [`SELECT_PORT`] gives where the device exists: "HYN1".
 pub const IDENTITY: u32 = 0x314E_5948;
@@ -95,6 +97,8 @@ counters! {
     StaleFields = "stale-fields",
     /// RDTSCs, RDTSCPs and RDMSRs of the TSC that L0 answered, L1's and L2's, while it emulates.
     EmulatedTscReads = "emulated-tsc-reads",
+    /// Changes of the machine's TSC rate, at the VP that saw to them.
+    TscRateChanges = "tsc-rate-changes",
     /// VMREADs that L0 executed. This and the rest L0 keeps only when it is built with the feature
     /// `count-accesses`; without it, the counter port has no such counter.
     Reads02 = "l0-vmreads",

@@ -22,7 +22,8 @@ pub enum Port {
     Com2(u8),
     /// [`counters::SELECT_PORT`]: identity when read, selects when written; 32 bits.
     CounterSelect,
-    /// [`counters::DATA_PORT`]: the latched value; 32 bits.
+    /// [`counters::DATA_PORT`]: the latched value when read, the TSC's rate when
+    /// written; 32 bits.
     CounterData,
     /// A register of [`power`](crate::power), a byte.
     Power(u8),

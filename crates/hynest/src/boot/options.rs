@@ -58,6 +58,8 @@ pub struct Options {
     /// When the machine is to be taken for one whose TSC has another rate.
     /// A list with commas, which `parse` has found good: there is no heap yet.
     rate_changes: &'static str,
+    /// Whether a guest may say so, too, by the counter port.
+    pub has_rate_port: bool,
     /// What L1 is offered.
     pub enlightenments: Set,
     /// What L1 is watched for.
@@ -96,7 +98,7 @@ impl core::fmt::Display for Wrong<'_> {
         match self {
             Self::Unknown(word) => write!(
                 f,
-                "unknown option '{word}': out, in, memory, vps, tsc_hz, tsc_rate_change, enlightenments, audit, vmcs-shadowing, tsc-scaling, restore, save and save_at are known"
+                "unknown option '{word}': out, in, memory, vps, tsc_hz, tsc_rate_change, tsc_rate_port, enlightenments, audit, vmcs-shadowing, tsc-scaling, restore, save and save_at are known"
             ),
             Self::Value { key, value } => write!(f, "option {key} does not take '{value}'"),
             Self::RateChange(error) => write!(f, "option tsc_rate_change: {error}"),
@@ -123,6 +125,7 @@ impl Options {
             vps: None,
             tsc_hz: None,
             rate_changes: "",
+            has_rate_port: false,
             enlightenments: Set::ALL,
             audit: Audit::None,
             vmcs_shadowing: VmcsShadowing::Auto,
@@ -163,6 +166,13 @@ impl Options {
                         one.parse::<RateChange>().map_err(Wrong::RateChange)?;
                     }
                     options.rate_changes = value;
+                }
+                "tsc_rate_port" => {
+                    options.has_rate_port = match value {
+                        "on" => true,
+                        "off" => false,
+                        _ => return Err(wrong),
+                    }
                 }
                 "enlightenments" => {
                     options.enlightenments = Set::parse(value).map_err(Wrong::Enlightenments)?;

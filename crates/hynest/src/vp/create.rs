@@ -128,6 +128,7 @@ pub fn create(
         time,
         scales_tsc,
         rate_changes,
+        has_rate_port: options.has_rate_port,
         msrs,
         capabilities,
         controls,

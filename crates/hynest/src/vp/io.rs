@@ -111,6 +111,9 @@ impl Vp {
                     value: counter.and_then(|c| self.counted(c)).unwrap_or(NO_COUNTER),
                 };
             }
+            Port::CounterData if size == 4 && self.partition.has_rate_port => {
+                self.change_tsc_rate(value.into());
+            }
             _ => {}
         }
     }

@@ -72,6 +72,8 @@ pub struct Partition {
     pub beginning: Beginning,
     /// How the APIC timers count.
     pub clock: platform::apic::TimerClock,
+    /// Whether a guest may have the TSC's rate change, by the counter port.
+    pub has_rate_port: bool,
     /// Whether console input comes by the physical UART.
     pub has_input: bool,
     /// A DLE came from there: what follows it is no input.
@@ -245,6 +247,7 @@ impl Partition {
             tsc_offset: parts.tsc_offset,
             beginning: parts.beginning,
             clock: parts.clock,
+            has_rate_port: parts.has_rate_port,
             has_input: parts.has_input,
             is_escaped: AtomicBool::new(false),
             save: parts.save,
@@ -271,6 +274,7 @@ pub struct Parts {
     pub time: TscSource,
     pub scales_tsc: bool,
     pub rate_changes: Box<[RateChange]>,
+    pub has_rate_port: bool,
     pub shadows: super::nested::Shadows,
     pub began: u64,
     pub tsc_hz: u64,

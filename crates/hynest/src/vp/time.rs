@@ -116,6 +116,7 @@ impl Vp {
         if let Err(TooSlow { .. }) = changed {
             return log!("a TSC of {hz} Hz is too slow: the rate stays");
         }
+        self.count(Counter::TscRateChanges);
         log!(
             "the TSC's rate is {hz} Hz from now on{}",
             effect(self.conversion)

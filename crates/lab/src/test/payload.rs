@@ -120,15 +120,27 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
         ),
         run(
             "payload, the TSC's rate changes and hardware hides it",
-            "groups=time",
+            "groups=time test=rates",
             RATE_CHANGES,
             Expected::End(Ending::PowerOff, hidden),
         ),
         run(
             "payload, the TSC's rate changes",
-            "groups=time",
+            "groups=time test=rates",
             &[&["--tsc-scaling", "off"], RATE_CHANGES].concat(),
             Expected::End(Ending::PowerOff, emulated),
+        ),
+        run(
+            "payload, the TSC's rate changes at points of its own",
+            "groups=time test=points",
+            &["--tsc-rate-port", "--tsc-scaling", "off"],
+            Expected::End(Ending::PowerOff, emulated),
+        ),
+        run(
+            "payload, the TSC's rate changes at points of its own and hardware hides it",
+            "groups=time test=points",
+            &["--tsc-rate-port"],
+            Expected::End(Ending::PowerOff, hidden),
         ),
         run(
             "L1 triple-faults",

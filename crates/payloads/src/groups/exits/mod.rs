@@ -2,7 +2,7 @@
 
 mod control_registers;
 mod exceptions;
-mod injection;
+pub mod injection;
 mod instructions;
 mod interrupts;
 mod io;

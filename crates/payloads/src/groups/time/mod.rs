@@ -1,7 +1,9 @@
-//! Clocks on a machine whose TSC changes its rate, as L0's option `tsc_rate_change` has it: each
-//! change is heard of by reenlightenment. Either it is hidden, so that nothing that L1 knows of its
-//! clocks changes, or the TSC is emulated until L1 acknowledges it. Both processors and two L2s, of
-//! which L1 scales one's TSC, read all clocks without pause.
+//! Clocks on a machine whose TSC changes its rate, as L0's option `tsc_rate_change` has it or, with
+//! `tsc_rate_port`, the payload: each change is heard of by reenlightenment. Either it is hidden, so
+//! that nothing that L1 knows of its clocks changes, or the TSC is emulated until L1 acknowledges
+//! it. Both processors and two L2s, of which L1 scales one's TSC, read all clocks without pause.
+
+mod points;
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -19,15 +21,23 @@ use crate::vm::{self, L2, Outcome};
 pub const GROUP: Group = Group {
     name: "time",
     reset: vm::operation::leave,
-    tests: &[Test {
-        name: "rates",
-        run: rates,
-    }],
+    tests: &[
+        Test {
+            name: "rates",
+            run: rates,
+        },
+        Test {
+            name: "points",
+            run: points::points,
+        },
+    ],
 };
 
 /// How many changes there have to be, at intervals of a fifth of a second and more.
 const CHANGES: u32 = 5;
 const VECTOR: u8 = 0x5b;
+/// A 32-bit OUT of a rate in Hz has the TSC take it on, where L0 allows that (`platform::counters`).
+const RATE_PORT: u16 = 0x5c4;
 const MSR_TSC_AUX: u32 = 0xc000_0103;
 /// L1's offset for L2.
 const L2_AHEAD: u64 = 1 << 40;
@@ -91,7 +101,7 @@ fn keep_observing(page: u64) {
 /// Whether the TSC runs at TSC_FREQUENCY beside the reference clock, to a thousandth.
 fn is_rate_right(check: &Check, what: &str, page: u64) {
     let (tsc, time) = (cpu::tsc(), by_page(page));
-    cpu::spin(3_000_000);
+    cpu::spin(1_000_000);
     let (tsc, time) = (cpu::tsc() - tsc, by_page(page) - time);
     let hz = cpu::msr(Msr::TSC_FREQUENCY.0).max(1);
     let expected = u128::from(tsc) * 10_000_000 / u128::from(hz);
@@ -296,9 +306,12 @@ fn acknowledge(n: u32) {
     }
 }
 
-fn rates(check: &Check) {
+/// Asks for reenlightenment and has the second processor do `work`, which gets the reference TSC page
+/// that is the result.
+fn begin(check: &Check, work: fn(u64)) -> Option<u64> {
     if cpu::wrmsr(Msr::TSC_EMULATION_CONTROL.0, 1).is_err() {
-        return check.skip("all", "no reenlightenment");
+        check.skip("all", "no reenlightenment");
+        return None;
     }
     let page = memory::page();
     let _ = cpu::wrmsr(MSR_TSC_AUX, 0xabcd);
@@ -311,7 +324,36 @@ fn rates(check: &Check) {
         Ok(()),
     );
     check.equal("the second processor is there", smp::ensure(), true);
-    smp::begin(keep_observing, page);
+    STOP.store(false, Ordering::SeqCst);
+    smp::begin(work, page);
+    Some(page)
+}
+
+/// Ends what [`begin`] began, and tells of clocks that went back.
+fn end(check: &Check) {
+    STOP.store(true, Ordering::SeqCst);
+    check.equal("the second processor's end", smp::finish(), Some(Ok(())));
+    let backwards = BACKWARDS.load(Ordering::SeqCst);
+    check.equal("reads of a clock that went back", backwards, 0);
+    check.note(format_args!("{} reads", READS.load(Ordering::Relaxed)));
+    let _ = cpu::wrmsr(Msr::REENLIGHTENMENT_CONTROL.0, 0);
+    let _ = cpu::wrmsr(Msr::TSC_EMULATION_CONTROL.0, 0);
+    let _ = cpu::wrmsr(Msr::REFERENCE_TSC.0, 0);
+}
+
+fn rates(check: &Check) {
+    let Some(page) = begin(check, keep_observing) else {
+        return;
+    };
+    let hz = cpu::msr(Msr::TSC_FREQUENCY.0);
+    cpu::out32(RATE_PORT, 50_000_000);
+    cpu::interrupt_window();
+    check.equal(
+        "without L0's leave nothing changes",
+        fault::count(VECTOR),
+        0,
+    );
+    check.equal("nor the rate", cpu::msr(Msr::TSC_FREQUENCY.0), hz);
     let mut readers: [Option<Reader>; 2] = [None, None];
     for (place, reader) in readers.iter_mut().zip(self::readers()) {
         *place = Some(reader);
@@ -345,13 +387,6 @@ fn rates(check: &Check) {
             format_args!("the same work takes as long but for {paces} of {CHANGES} changes"),
         );
     }
-    STOP.store(true, Ordering::SeqCst);
-    check.equal("the second processor's end", smp::finish(), Some(Ok(())));
-    let backwards = BACKWARDS.load(Ordering::SeqCst);
-    check.equal("reads of a clock that went back", backwards, 0);
     check.equal("reads of L2's that L1 contradicts", wrong, 0);
-    check.note(format_args!("{} reads", READS.load(Ordering::Relaxed)));
-    let _ = cpu::wrmsr(Msr::REENLIGHTENMENT_CONTROL.0, 0);
-    let _ = cpu::wrmsr(Msr::TSC_EMULATION_CONTROL.0, 0);
-    let _ = cpu::wrmsr(Msr::REFERENCE_TSC.0, 0);
+    end(check);
 }
