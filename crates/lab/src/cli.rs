@@ -169,6 +169,9 @@ pub struct Run {
     /// A guest may have the TSC's rate change: by a 32-bit OUT of the rate in Hz to port 0x5C4
     #[arg(long)]
     tsc_rate_port: bool,
+    /// How often the rate changes in the step 'clocks', at points that the seed chooses [default SEED: 1]
+    #[arg(long, value_name = "COUNT[:SEED]")]
+    clock_changes: Option<String>,
     /// The rate of the machine's TSC, in Hz or as 150M; it counts instructions [default: 100M]
     #[arg(long, value_name = "RATE")]
     tsc_hz: Option<Rate>,
@@ -254,6 +257,7 @@ impl Run {
             save_at: self.save_at,
             restore: self.restore.clone(),
             tsc_rate_port: self.tsc_rate_port.then_some(true),
+            clock_changes: self.clock_changes.clone(),
             run: match self.interactive && self.restore.is_none() {
                 true => Some(vec!["shell".to_owned()]),
                 false => self.run.clone(),

@@ -19,6 +19,7 @@ pub fn check(scenario: &Scenario, log: Option<&Path>) -> Result<()> {
     scenario.cpus()?;
     scenario.enlightenments()?;
     scenario.tsc_rate_changes()?;
+    scenario.clock_changes()?;
     limit("timeout", scenario.timeout)?;
     limit("watchdog", scenario.watchdog)?;
     what_init_does(scenario)?;

@@ -125,11 +125,8 @@ pub enum FromL1 {
         /// Interrupts on all of its processors, since its boot.
         count: u64,
     },
-    /// L1's own user space read its clock.
-    L1Clock {
-        /// What came of it, as `vmm read-clock` says it.
-        line: String,
-    },
+    /// L1 and an L2 compared their clocks with L0's.
+    Clocks(Clocks),
     /// An L2's vCPUs read their clocks.
     Clock(Clock),
     /// Exits of an L2 Linux while it read its clock.
@@ -194,6 +191,84 @@ impl Clock {
             sum(|vcpu| vcpu.backwards),
             sum(|vcpu| vcpu.unstable)
         )
+    }
+}
+
+/// What came of comparing clocks with L0's reckoning while the TSC's rate changed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Clocks {
+    /// How often it changed.
+    pub changes: u64,
+    /// Which changes.
+    pub seed: u64,
+    /// How long it took, by L1's clock.
+    pub seconds: f64,
+    /// Of each clock.
+    pub clocks: Vec<ComparedClock>,
+    /// Readings of kvm-clock's page that did not say that all vCPUs have the same clock.
+    pub unstable: u64,
+    /// Readings of L2's reference TSC page that was not valid.
+    pub invalid: u64,
+    /// TSC reads that L0 emulated; absent where L0 is not hynest.
+    pub emulated_reads: Option<u64>,
+    /// Those after L1 had taken note of the last change.
+    pub emulated_reads_after: Option<u64>,
+}
+
+/// What came of reading one clock.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ComparedClock {
+    /// Whose and which.
+    pub name: String,
+    /// How often it was read.
+    pub reads: u64,
+    /// Readings earlier than what any reader had read before.
+    pub backwards: u64,
+    /// How far from L0's reckoning; absent for what does not count time.
+    pub deviation: Option<Deviation>,
+}
+
+/// How a clock kept time beside L0's reckoning.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Deviation {
+    /// Comparisons over a time long enough to tell the rate.
+    pub comparisons: u64,
+    /// By how much it may have been too fast or too slow at the most, in millionths.
+    pub ppm: u64,
+    /// By how much it was ahead or behind for certain from one sample to the next, in nanoseconds.
+    pub jump: u64,
+}
+
+impl Clocks {
+    /// One of the clocks.
+    pub fn clock(&self, name: &str) -> Option<&ComparedClock> {
+        self.clocks.iter().find(|clock| clock.name == name)
+    }
+
+    /// The finding as lines.
+    pub fn lines(&self) -> Vec<String> {
+        let known = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+        let first = format!(
+            "{} changes of the TSC's rate (seed {}) in {:.1} s; {} TSC reads emulated, {} after the last was taken note of",
+            self.changes,
+            self.seed,
+            self.seconds,
+            known(self.emulated_reads),
+            known(self.emulated_reads_after)
+        );
+        let clocks = self.clocks.iter().map(|clock| {
+            let deviation = clock.deviation.map_or(String::new(), |deviation| {
+                format!(
+                    ", at most {} ppm from L0's clock in {} comparisons, largest jump {} ns",
+                    deviation.ppm, deviation.comparisons, deviation.jump
+                )
+            });
+            format!(
+                "{}: {} reads, {} backwards{deviation}",
+                clock.name, clock.reads, clock.backwards
+            )
+        });
+        std::iter::once(first).chain(clocks).collect()
     }
 }
 

@@ -270,9 +270,11 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                 summary.churns.push(churn);
             }
             Ok(FromL1::Reenlightenments { count }) => summary.reenlightenments = Some(count),
-            Ok(FromL1::L1Clock { line }) => {
-                console.show(Level::L1, &line)?;
-                summary.l1_clocks.push(line);
+            Ok(FromL1::Clocks(clocks)) => {
+                for line in clocks.lines() {
+                    console.show(Level::L1, &line)?;
+                }
+                summary.compared_clocks.push(clocks);
             }
             Ok(FromL1::Clock(clock)) => {
                 console.show(Level::L1, &clock.line())?;

@@ -54,6 +54,15 @@ fn seed_and_count(text: &str, default: u32) -> Result<(u64, u32)> {
     both.context("it is no random:SEED or random:SEED:COUNT, such as random:7:20")
 }
 
+/// The changes that the step `clocks` makes, `COUNT` or `COUNT:SEED`, as L1's init is told.
+pub fn of_step(text: &str) -> Result<String> {
+    let (count, seed) = text.split_once(':').unwrap_or((text, "1"));
+    let both = count.parse::<u32>().ok().zip(seed.parse::<u64>().ok());
+    let (count, seed) =
+        both.with_context(|| format!("--clock-changes {text}: it is no COUNT or COUNT:SEED"))?;
+    Ok(format!("{count},{seed}"))
+}
+
 /// SplitMix64.
 struct Random(u64);
 
@@ -108,5 +117,8 @@ mod tests {
                 "{error}"
             );
         }
+        assert_eq!(of_step("20").unwrap(), "20,1");
+        assert_eq!(of_step("200:9").unwrap(), "200,9");
+        assert!(of_step("many").is_err());
     }
 }

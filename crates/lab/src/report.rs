@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{Row, Word};
 use crate::costs::{self, thousands};
 use crate::events::{
-    Churn, Clock, Counters, L1, L2End, L2Exits, Measurement, StaleField, Start, Step, StepCounters,
+    Churn, Clock, Clocks, Counters, L1, L2End, L2Exits, Measurement, StaleField, Start, Step,
+    StepCounters,
 };
 use crate::exit::{self, Ending};
 use crate::proof::{self, Proof};
@@ -42,9 +43,9 @@ pub struct Summary {
     pub churns: Vec<Churn>,
     /// L2s whose vCPUs read their clocks.
     pub clocks: Vec<Clock>,
-    /// What came of L1's reading its own clock.
+    /// What came of comparing clocks with L0's.
     #[serde(default)]
-    pub l1_clocks: Vec<String>,
+    pub compared_clocks: Vec<Clocks>,
     /// How often L1 was told that the TSC's rate changed, where it says so.
     #[serde(default)]
     pub reenlightenments: Option<u64>,
@@ -340,7 +341,7 @@ impl Summary {
                 )?;
             }
         }
-        for line in &self.l1_clocks {
+        for line in self.compared_clocks.iter().flat_map(Clocks::lines) {
             writeln!(out, "L1  {line}")?;
         }
         for clock in &self.clocks {

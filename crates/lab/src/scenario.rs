@@ -42,6 +42,8 @@ pub struct Scenario {
     pub tsc_rate_change: Option<Vec<String>>,
     /// Whether a guest may have it change, by the counter port.
     pub tsc_rate_port: Option<bool>,
+    /// How often it changes in the step `clocks`, and at which points: `COUNT[:SEED]`.
+    pub clock_changes: Option<String>,
     /// The rate of the machine's TSC, which counts instructions: Hz, or as `150M`.
     pub tsc_hz: Option<Rate>,
     /// The file that a saved partition is written to.
@@ -126,6 +128,7 @@ impl Scenario {
             save_at: flags.save_at.or(self.save_at),
             restore: flags.restore.or(self.restore),
             tsc_rate_port: flags.tsc_rate_port.or(self.tsc_rate_port),
+            clock_changes: flags.clock_changes.or(self.clock_changes),
             run: flags.run.or(self.run),
             operations: flags.operations.or(self.operations),
             image: flags.image.or(self.image),
@@ -219,7 +222,13 @@ impl Scenario {
 
     /// Whether a guest may have the TSC's rate change.
     pub fn has_tsc_rate_port(&self) -> bool {
-        self.tsc_rate_port == Some(true)
+        self.tsc_rate_port == Some(true) || self.clock_changes.is_some()
+    }
+
+    /// How often and at which points it changes in the step `clocks`, as L1's init is told.
+    pub fn clock_changes(&self) -> Result<Option<String>> {
+        let text = self.clock_changes.as_deref();
+        text.map(rate_changes::of_step).transpose()
     }
 
     /// Ticks of the machine's TSC, which are instructions, in a second.
@@ -245,6 +254,10 @@ impl Scenario {
             line += &format!(" hynest.run={}", self.run().join(","));
             if let Some(operations) = &self.operations {
                 line += &format!(" hynest.operations={}", operations.join(","));
+            }
+            // The run's early checks have found it good.
+            if let Ok(Some(changes)) = self.clock_changes() {
+                line += &format!(" hynest.changes={changes}");
             }
         }
         line

@@ -8,8 +8,8 @@ const STEPS: &[(&str, &str)] = &[
     ("plain", "the same with KVM's enlightened_vmcs=0"),
     ("clock", "count the exits of an L2 that reads its clock"),
     (
-        "clock-long",
-        "the same without pause, L1 too, while the TSC's rate may change",
+        "clocks",
+        "L1 and L2s compare their clocks with L0's; see --clock-changes",
     ),
     ("linux", "an L2 Linux"),
     ("linux-smp", "an L2 Linux with two vCPUs"),

@@ -2,11 +2,11 @@
 //! mode.
 
 use kvm_bindings::kvm_regs;
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use vm_memory::GuestMemoryMmap;
 
 use crate::cpuid::{self, Vcpu};
-use crate::error::{Result, refused};
+use crate::error::{Error, Result, refused};
 use crate::host::Host;
 use crate::{long_mode, memory, paging};
 
@@ -28,14 +28,41 @@ pub fn write(memory: &GuestMemoryMmap, code: &[u8]) -> Result<()> {
 /// disabled. The first 4 GiB are mapped to themselves, and any exception is a triple
 /// fault. In a VM without interrupt controllers each vCPU is ready to run.
 pub fn create_vcpu(host: &Host, vm: &VmFd, id: usize, registers: kvm_regs) -> Result<VcpuFd> {
+    create(host, vm, id, registers, false)
+}
+
+/// The same for a guest that may use KVM's Hyper-V interface.
+pub fn create_hyperv_vcpu(
+    host: &Host,
+    vm: &VmFd,
+    id: usize,
+    registers: kvm_regs,
+) -> Result<VcpuFd> {
+    create(host, vm, id, registers, true)
+}
+
+fn create(
+    host: &Host,
+    vm: &VmFd,
+    id: usize,
+    registers: kvm_regs,
+    has_hyperv: bool,
+) -> Result<VcpuFd> {
     let vcpu = vm
         .create_vcpu(id as u64)
         .map_err(refused("create a vCPU"))?;
+    let hyperv = match has_hyperv {
+        true => Some(host.hv_cpuid_of(&vcpu)?),
+        false => None,
+    };
     let number = Vcpu {
         id: id as u32,
         tsc_deadline: false,
     };
-    cpuid::set(&vcpu, &cpuid::leaves(&host.cpuid()?, None, number))?;
+    cpuid::set(
+        &vcpu,
+        &cpuid::leaves(&host.cpuid()?, hyperv.as_deref(), number),
+    )?;
     let mut sregs = vcpu
         .get_sregs()
         .map_err(refused("read a vCPU's system registers"))?;
@@ -49,6 +76,21 @@ pub fn create_vcpu(host: &Host, vm: &VmFd, id: usize, registers: kvm_regs) -> Re
     })
     .map_err(refused("set a vCPU's registers"))?;
     Ok(vcpu)
+}
+
+/// Runs a vCPU to its OUT to `end`.
+pub fn run_to(vcpu: &mut VcpuFd, end: u16) -> Result<()> {
+    loop {
+        match vcpu.run() {
+            Ok(VcpuExit::IoOut(port, _)) if port == end => return Ok(()),
+            Ok(VcpuExit::Intr) => {}
+            Ok(other) => {
+                return Err(Error::Guest(format!("KVM ended it with {other:?}")));
+            }
+            Err(errno) if matches!(errno.errno(), libc::EINTR | libc::EAGAIN) => {}
+            Err(errno) => return Err(refused("run a vCPU")(errno)),
+        }
+    }
 }
 
 #[cfg(test)]

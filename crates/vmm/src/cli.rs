@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{churn, clock, count, flush_tlb, info, linux, measure, read_clock};
+use crate::{churn, clock, clocks, count, flush_tlb, info, linux, measure, read_clock};
 
 /// Runs and measures guests under /dev/kvm.
 #[derive(Parser, Debug)]
@@ -22,6 +22,8 @@ pub enum Command {
     Churn(churn::Arguments),
     /// Count the exits of a guest that reads its clock
     Clock(clock::Arguments),
+    /// Compare a guest's clocks and this machine's with L0's while the TSC's rate changes
+    Clocks(clocks::Arguments),
     /// Run a Linux guest with an initramfs and a serial console
     Linux(linux::Arguments),
     /// Read this machine's clock, in a guest: a vmm outside counts the exits

@@ -8,6 +8,8 @@ use core::arch::asm;
 
 use platform::counters::{Counter, DATA_PORT, IDENTITY, SAVE, SELECT_PORT};
 
+use crate::error::{Error, Result};
+
 /// How many ports the device takes, from [`SELECT_PORT`] on.
 const PORTS: u64 = 8;
 
@@ -46,7 +48,22 @@ impl CounterPort {
         unsafe { outl(SELECT_PORT, SAVE) }
     }
 
-    fn one(self, counter: Counter) -> u64 {
+    /// Has the machine's TSC change its rate, as L0 takes it. All VPs' guests wait for it.
+    ///
+    /// # Errors
+    /// [`Error::NoRatePort`] where L0 does not allow that.
+    pub fn change_tsc_rate(self, hz: u32) -> Result<()> {
+        let before = self.one(Counter::TscRateChanges);
+        // SAFETY: as below; L0 writes no memory of this process for it.
+        unsafe { outl(DATA_PORT, hz) };
+        match self.one(Counter::TscRateChanges).wrapping_sub(before) {
+            1 => Ok(()),
+            _ => Err(Error::NoRatePort),
+        }
+    }
+
+    /// Reads one counter.
+    pub fn one(self, counter: Counter) -> u64 {
         // SAFETY: a CounterPort exists only after ioperm succeeded and the device
         // identified itself. Its ports have no effect but the latch.
         unsafe {

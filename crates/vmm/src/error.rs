@@ -26,6 +26,9 @@ pub enum Error {
     /// KVM lacks something that the command cannot do without.
     #[error("this KVM does not offer {0}")]
     NotOffered(&'static str),
+    /// L0 has no rate port, or may not use it.
+    #[error("L0 does not let its TSC's rate be changed: its option tsc_rate_port does")]
+    NoRatePort,
     /// A file could not be opened, read or written.
     #[error("{path}: {cause}")]
     File {

@@ -7,6 +7,7 @@ mod bare;
 mod churn;
 mod cli;
 mod clock;
+mod clocks;
 mod count;
 mod counters;
 mod cpuid;
@@ -19,6 +20,7 @@ mod long_mode;
 mod measure;
 mod memory;
 mod paging;
+mod random;
 mod read_clock;
 mod report;
 mod save;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Measure(arguments) => measure::run(&arguments),
         Command::Churn(arguments) => churn::run(&arguments),
         Command::Clock(arguments) => clock::run(&arguments),
+        Command::Clocks(arguments) => clocks::run(&arguments),
         Command::Linux(arguments) => linux::run(&arguments),
         Command::ReadClock(arguments) => read_clock::run(&arguments),
         Command::FlushTlb(arguments) => flush_tlb::run(&arguments),

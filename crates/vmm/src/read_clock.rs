@@ -55,7 +55,7 @@ fn read(reads: u32) -> Found {
     let mut first = None;
     let mut last = Duration::ZERO;
     for _ in 0..reads {
-        let Some(now) = now() else {
+        let Some(now) = monotonic() else {
             found.refused += 1;
             continue;
         };
@@ -70,7 +70,7 @@ fn read(reads: u32) -> Found {
 }
 
 /// CLOCK_MONOTONIC by libc, which asks the vDSO first.
-fn now() -> Option<Duration> {
+pub fn monotonic() -> Option<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -83,7 +83,7 @@ fn now() -> Option<Duration> {
 }
 
 /// From here on the system call that the vDSO saves fails: so it shows.
-fn forbid_the_system_call() -> Result<()> {
+pub fn forbid_the_system_call() -> Result<()> {
     const WHAT: &str = "forbid a system call";
     // Where a filter's input has the number of the system call.
     const NUMBER: u32 = 0;

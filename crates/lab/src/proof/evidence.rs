@@ -111,7 +111,12 @@ impl Evidence<'_> {
     }
 
     fn tsc_page(&self) -> (String, String, Verdict) {
+        // What the page is compared with is read by the MSR.
+        let compared = self.summary.compared_clocks.iter();
+        let compared = compared.filter_map(|clocks| clocks.clock("L1 TIME_REF_COUNT"));
+        let compared: u64 = compared.map(|clock| clock.reads).sum();
         let reads = self.count("reference-reads");
+        let reads = reads.map(|reads| reads.saturating_sub(compared));
         let used = self.l1.clocksource == "hyperv_clocksource_tsc_page";
         (
             format!("clocksource {}", self.l1.clocksource),

@@ -7,8 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use super::content::{Content, Random, checksum};
+use super::content::{Content, checksum};
 use crate::error::{Error, Result};
+use crate::random::Random;
 
 /// A command for a vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,21 +10,22 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use kvm_bindings::{KVM_CLOCK_TSC_STABLE, kvm_regs};
-use kvm_ioctls::{VcpuExit, VcpuFd};
+use kvm_ioctls::VcpuFd;
 use platform::counters::Counter;
 use serde::Serialize;
 use vm_memory::GuestMemoryMmap;
 
 use self::payload::{PORT_BEGIN, PORT_END};
 use crate::affinity::{self, Cpus};
+use crate::bare::{self, run_to};
 use crate::counters::{CounterPort, Reading};
 use crate::error::{Error, Result, last_system_error, refused};
 use crate::host::Host;
+use crate::memory;
 use crate::paging::PAGE_SIZE;
 use crate::report::Report;
 use crate::stats::Stats;
 use crate::trace::TracePoint;
-use crate::{bare, memory};
 
 /// The most vCPUs of such a guest.
 const MAX_VCPUS: u8 = 16;
@@ -198,19 +199,4 @@ fn read_clock(mut vcpu: VcpuFd, stats: &Stats, together: &Barrier, cpu: usize) -
         unstable: regs.r14,
         nanoseconds: regs.r9.wrapping_sub(regs.r8),
     })
-}
-
-/// Runs a vCPU to its OUT to `end`.
-fn run_to(vcpu: &mut VcpuFd, end: u16) -> Result<()> {
-    loop {
-        match vcpu.run() {
-            Ok(VcpuExit::IoOut(port, _)) if port == end => return Ok(()),
-            Ok(VcpuExit::Intr) => {}
-            Ok(other) => {
-                return Err(Error::Guest(format!("KVM ended it with {other:?}")));
-            }
-            Err(errno) if matches!(errno.errno(), libc::EINTR | libc::EAGAIN) => {}
-            Err(errno) => return Err(refused("run a vCPU")(errno)),
-        }
-    }
 }
