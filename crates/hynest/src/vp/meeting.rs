@@ -13,6 +13,7 @@ use spin::Mutex;
 
 use super::Vp;
 use super::shootdown::{self, publish_exit};
+use crate::cpu::idle::Wait;
 use crate::cpu::per_cpu;
 
 /// Odd while there is a meeting; each has a number of its own.
@@ -82,8 +83,10 @@ impl Vp {
         let each = *EACH.lock();
         each(self);
         PRESENT.fetch_add(1, Ordering::AcqRel);
+        // The partition may be saved meanwhile.
+        let mut wait = Wait::new();
         while NUMBER.load(Ordering::Acquire) == number {
-            core::hint::spin_loop();
+            wait.pause();
         }
         self.follow_time();
     }

@@ -13,7 +13,7 @@ use super::vmcs01::{self, Structures};
 use super::{Activity, Registers, Vp, create, entry, report, shootdown};
 use crate::boot::information::Information;
 use crate::boot::options::Options;
-use crate::cpu::per_cpu;
+use crate::cpu::{idle, per_cpu};
 use crate::fatal;
 
 /// The one partition.
@@ -24,6 +24,11 @@ pub fn create_partition(information: &mut Information, options: &Options, vps: u
     let capabilities = begin_root_operation();
     let partition = create::create(information, options, vps, tsc_hz, capabilities);
     let _ = PARTITION.call_once(|| partition);
+    for cpu in per_cpu::online() {
+        if cpu.number() != per_cpu::this().number() {
+            cpu.kick();
+        }
+    }
 }
 
 /// Checks this processor and puts it into VMX root operation.
@@ -41,8 +46,10 @@ fn begin_root_operation() -> Capabilities {
 
 /// Runs this processor's VP, from the moment the partition is there.
 pub fn run(index: usize) -> ! {
+    // Asleep rather than turning round: an emulator runs all processors in turn, and the one that
+    // loads L1 has all of its time so.
     while !PARTITION.is_completed() {
-        core::hint::spin_loop();
+        idle::sleep_until(None);
     }
     let partition = PARTITION.wait();
     if index != 0 {
