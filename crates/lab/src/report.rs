@@ -80,7 +80,7 @@ pub struct Saved {
     pub file: PathBuf,
     /// Bytes of it.
     pub bytes: u64,
-    /// Bytes of L1's memory that are not zero.
+    /// Bytes of L1's memory in it: of pages that do not repeat one word.
     pub memory_bytes: u64,
     /// L1's processors in the middle of an L2's run.
     pub in_l2: usize,

@@ -43,7 +43,7 @@ pub struct Contents {
     pub vps: u32,
     /// Bytes of its memory.
     pub memory: u64,
-    /// Bytes of it that are not zero.
+    /// Bytes of it that the file holds: of pages that do not repeat one word.
     pub stored: u64,
     /// The enlightenments it is offered, in L0's words.
     pub enlightenments: String,

@@ -4,7 +4,9 @@ use crate::error::Invalid;
 use crate::page::{self, Form, PAGE};
 
 /// The format version that is written and read.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
+/// The first one, whose checksum was another.
+const FIRST_VERSION: u64 = 1;
 
 const NAME: &[u8; 8] = b"HYNSTATE";
 /// The machine part follows the header.
@@ -33,7 +35,7 @@ pub struct Header {
     pub machine_checksum: u64,
     /// Bytes of the partition's memory.
     pub memory_bytes: u64,
-    /// Pages of it that are not zero: those in the file.
+    /// Pages of it that are in the file: those that do not repeat one word.
     pub data_pages: u64,
     /// Blocks that they are in.
     pub blocks: u64,
@@ -88,11 +90,11 @@ impl Header {
         if !page::has_name(page, NAME) {
             return Err(Invalid::NotAState);
         }
-        if page::sealed(page).is_none() {
-            return Err(Invalid::Header);
-        }
         let number = |at| page::number(page, at);
         let found = number(at::VERSION);
+        if page::sealed(page).is_none() && found != FIRST_VERSION {
+            return Err(Invalid::Header);
+        }
         if found != VERSION {
             return Err(Invalid::Version { found });
         }
@@ -111,7 +113,7 @@ impl Header {
             && header.memory_bytes < LIMIT
             && header.memory_bytes.is_multiple_of(PAGE as u64)
             && header.data_pages <= header.memory_pages()
-            && header.blocks <= header.data_pages
+            && header.blocks <= header.memory_pages()
             && pages == header.pages()
             && number(at::MACHINE_FIRST) == MACHINE_FIRST
             && number(at::MEMORY_FIRST) == header.memory_first()

@@ -59,7 +59,32 @@ pub fn is_zero(bytes: &[u8]) -> bool {
         let words = chunk.as_chunks::<8>().0;
         words
             .iter()
-            .fold(0, |all, word| all | u64::from_ne_bytes(*word))
+            .fold(0, |all, word| all | u64::from_le_bytes(*word))
             == 0
     })
+}
+
+/// The word that these bytes, a multiple of 128, repeat from the first to the last, if they do.
+pub fn repeated(bytes: &[u8]) -> Option<u64> {
+    let word = u64::from_le_bytes(*bytes.first_chunk()?);
+    let is_repeated = match word {
+        0 => is_zero(bytes),
+        _ => bytes.as_chunks::<128>().0.iter().all(|chunk| {
+            let words = chunk.as_chunks::<8>().0;
+            words
+                .iter()
+                .fold(0, |all, next| all | (u64::from_le_bytes(*next) ^ word))
+                == 0
+        }),
+    };
+    is_repeated.then_some(word)
+}
+
+/// Fills these bytes, a multiple of 64, with a word.
+pub fn fill(bytes: &mut [u8], word: u64) {
+    for chunk in bytes.as_chunks_mut::<64>().0 {
+        for place in chunk.as_chunks_mut::<8>().0 {
+            *place = word.to_le_bytes();
+        }
+    }
 }

@@ -6,22 +6,13 @@ use core::mem;
 use crate::checksum::Running;
 use crate::error::{Invalid, ReadError};
 use crate::header::{Header, MACHINE_FIRST};
-use crate::page::{PAGE, is_zero};
+use crate::page::{self, PAGE};
 use crate::staging::Staging;
 use crate::table::Table;
 use crate::transfer::Source;
 
 /// Pages that are read together where there is no other place for them.
 const STAGED_PAGES: usize = 16;
-
-/// What the pages of the partition's memory that are not in the file hold when it is loaded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rest {
-    /// Zero, as they should be: the caller knows.
-    IsZero,
-    /// Anything: they are to be cleared.
-    Clear,
-}
 
 /// Reads a file and believes nothing in it that has not been checked.
 #[derive(Debug)]
@@ -101,8 +92,8 @@ impl<S: Source> Reader<S> {
         Ok(())
     }
 
-    /// Loads the partition's memory and checks it. `rest` says what its pages hold that are zero in
-    /// the partition. In `memory` is nothing of use after an error.
+    /// Loads the partition's memory and checks it. `clear` makes the pages zero that the file does not
+    /// mention. In `memory` is nothing of use after an error.
     ///
     /// # Errors
     ///
@@ -110,7 +101,7 @@ impl<S: Source> Reader<S> {
     pub fn load_memory(
         &mut self,
         memory: &mut [u8],
-        rest: Rest,
+        mut clear: impl FnMut(&mut [u8]),
     ) -> Result<(), ReadError<S::Error>> {
         if memory.len() as u64 != self.header.memory_bytes {
             return Err(Invalid::MemorySize {
@@ -119,15 +110,6 @@ impl<S: Source> Reader<S> {
             }
             .into());
         }
-        let clear = |gap: &mut [u8]| {
-            if rest == Rest::Clear {
-                // Most of a machine's memory is zero when it starts, and looking is cheaper.
-                let pages = gap.chunks_exact_mut(PAGE);
-                pages
-                    .filter(|page| !is_zero(page))
-                    .for_each(|page| page.fill(0));
-            }
-        };
         // What is not loaded yet, and the number of its first page.
         let (mut unread, mut at) = (memory, 0);
         self.each_block(|source, first, table, next_table| {
@@ -138,7 +120,10 @@ impl<S: Source> Reader<S> {
                     mem::take(&mut unread).split_at_mut((run.first - at) as usize * PAGE);
                 clear(gap);
                 let (piece, tail) = tail.split_at_mut(run.pages as usize * PAGE);
-                pieces.push(piece);
+                match run.word {
+                    Some(word) => page::fill(piece, word),
+                    None => pieces.push(piece),
+                }
                 (unread, at) = (tail, run.end());
             }
             pieces.push(next_table);
@@ -195,7 +180,7 @@ impl<S: Source> Reader<S> {
             .map_err(ReadError::Source)?;
         for number in 0..header.blocks {
             let (table, own) = Table::decode(staging.bytes(), number, from, header.memory_pages())?;
-            chain.add(&own.to_le_bytes());
+            chain.add_pair(own, number);
             let pages = table.pages();
             data_pages += pages;
             let (Some(last), true) = (table.runs.last(), data_pages <= header.data_pages) else {

@@ -10,7 +10,7 @@ const NAME: &[u8; 8] = b"HYNBLOCK";
 pub const MOST_PAGES: u64 = 256;
 /// Most runs in a block: what its table has room for.
 pub const MOST_RUNS: usize = (crate::PAGE - at::RUNS) / RUN;
-const RUN: usize = 16;
+const RUN: usize = 24;
 
 mod at {
     pub const NUMBER: usize = 16;
@@ -28,12 +28,22 @@ pub struct Run {
     pub first: u64,
     /// How many.
     pub pages: u64,
+    /// The word, not zero, that fills them. None: they are in the file.
+    pub word: Option<u64>,
 }
 
 impl Run {
     /// The number after the last one's.
     pub const fn end(self) -> u64 {
         self.first + self.pages
+    }
+
+    /// Pages of it in the file.
+    pub const fn stored(self) -> u64 {
+        match self.word {
+            Some(_) => 0,
+            None => self.pages,
+        }
     }
 }
 
@@ -44,14 +54,14 @@ pub struct Table {
     pub number: u64,
     /// The checksum of its pages.
     pub checksum: u64,
-    /// Its pages, in ascending order. None of them: the end block.
+    /// What it holds, in ascending order. Nothing: the end block.
     pub runs: Vec<Run>,
 }
 
 impl Table {
-    /// Pages of memory in the block.
+    /// Pages of memory in the block, as it is in the file.
     pub fn pages(&self) -> u64 {
-        self.runs.iter().map(|run| run.pages).sum()
+        self.runs.iter().map(|run| run.stored()).sum()
     }
 
     /// Writes it into a page; returns its own checksum.
@@ -65,6 +75,7 @@ impl Table {
         for (i, run) in self.runs.iter().enumerate() {
             form.put(at::RUNS + i * RUN, run.first);
             form.put(at::RUNS + i * RUN + 8, run.pages);
+            form.put(at::RUNS + i * RUN + 16, run.word.unwrap_or(0));
         }
         form.seal()
     }
@@ -97,10 +108,11 @@ impl Table {
             runs: Vec::with_capacity(count),
         };
         let (mut next, mut pages) = (first, 0);
-        for pair in listed.chunks_exact(RUN) {
+        for entry in listed.chunks_exact(RUN) {
             let run = Run {
-                first: page::number(pair, 0),
-                pages: page::number(pair, 8),
+                first: page::number(entry, 0),
+                pages: page::number(entry, 8),
+                word: Some(page::number(entry, 16)).filter(|&word| word != 0),
             };
             let is_possible = run.first >= next
                 && run.first < memory_pages
@@ -109,7 +121,7 @@ impl Table {
                 return Err(impossible);
             }
             next = run.end();
-            pages += run.pages;
+            pages += run.stored();
             table.runs.push(run);
         }
         let is_consistent = pages <= MOST_PAGES

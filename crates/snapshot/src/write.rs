@@ -13,8 +13,8 @@ use crate::transfer::Sink;
 /// Pages of the machine part that are written together.
 const STAGED_PAGES: usize = 16;
 
-/// Most pages that the file of such a partition can have: those it has when no page of its memory is
-/// zero.
+/// Most pages that the file of such a partition can have: those it has when each page of its memory
+/// has to be in it.
 pub const fn most_pages(machine_bytes: u64, memory_bytes: u64) -> u64 {
     let memory_pages = memory_bytes.div_ceil(PAGE as u64);
     Header {
@@ -133,13 +133,13 @@ impl<S: Sink> Writer<S> {
             }
             let mut sum = Running::new();
             let mut pieces = Vec::with_capacity(1 + table.runs.len());
-            for run in &table.runs {
+            for run in table.runs.iter().filter(|run| run.word.is_none()) {
                 let piece = &memory[run.first as usize * PAGE..run.end() as usize * PAGE];
                 sum.add(piece);
                 pieces.push(piece);
             }
             table.checksum = sum.value();
-            chain.add(&table.encode(page).to_le_bytes());
+            chain.add_pair(table.encode(page), table.number);
             pieces.insert(0, page);
             self.append(&pieces)?;
             header.blocks += 1;
@@ -154,20 +154,23 @@ fn gather(memory: &[u8], from: &mut u64) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut pages = 0;
     for page in memory[*from as usize * PAGE..].chunks_exact(PAGE) {
-        if pages == MOST_PAGES {
-            break;
-        }
-        if !page::is_zero(page) {
+        let word = page::repeated(page);
+        if word != Some(0) {
             let is_full = runs.len() == MOST_RUNS;
+            let is_stored = word.is_none();
+            if is_stored && pages == MOST_PAGES {
+                break;
+            }
             match runs.last_mut() {
-                Some(last) if last.end() == *from => last.pages += 1,
+                Some(last) if last.end() == *from && last.word == word => last.pages += 1,
                 _ if is_full => break,
                 _ => runs.push(Run {
                     first: *from,
                     pages: 1,
+                    word,
                 }),
             }
-            pages += 1;
+            pages += u64::from(is_stored);
         }
         *from += 1;
     }

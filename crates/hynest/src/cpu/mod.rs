@@ -16,3 +16,4 @@ pub mod string;
 pub mod tsc;
 pub mod vector;
 pub mod xsave;
+pub mod zero;

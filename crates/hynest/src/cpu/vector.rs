@@ -1,5 +1,5 @@
 //! The vector registers, which are the guest's while L0 runs: L0's code uses none, so what the
-//! guest had in them at its exit is still there. This module names them to read them, and `xsave`
+//! guest had in them at its exit is still there. This module names them to read them, `xsave` and `zero`
 //! before there is a guest; nothing else of the image does.
 
 use core::arch::global_asm;

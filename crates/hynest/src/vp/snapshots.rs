@@ -7,13 +7,13 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use snapshot::{Header, ReadError, Reader, Rest, WriteError};
+use snapshot::{Header, ReadError, Reader, WriteError};
 use state::{Bad, Machine, Setup, Unfit};
 
 use super::memory::L1Memory;
 use super::partition::Partition;
 use super::{Vp, saving};
-use crate::cpu::tsc;
+use crate::cpu::{tsc, zero};
 use crate::disk::{self, Disk, Position};
 use crate::fatal::{self, End};
 use crate::log;
@@ -162,7 +162,7 @@ pub fn open(position: Position, tsc_hz: u64, here: &Setup) -> Result<Saved, Prob
 }
 
 impl Saved {
-    /// Loads L1's memory, which no VP uses yet.
+    /// Loads L1's memory, before any VP is there.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -170,7 +170,7 @@ impl Saved {
         // SAFETY: no VP runs yet.
         let bytes = unsafe { memory.as_mut_slice() };
         self.reader
-            .load_memory(bytes, Rest::Clear)
+            .load_memory(bytes, zero::clear)
             .map_err(Problem::Read)?;
         Ok(self.machine)
     }

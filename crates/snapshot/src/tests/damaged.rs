@@ -81,7 +81,7 @@ fn what_is_wrong_is_said_of_what_is_wrong() {
     assert_eq!(fault_at(3 * PAGE + 100), Invalid::Table { block: 0 });
     assert_eq!(fault_at(4 * PAGE), Invalid::Block { block: 0 });
     // Block 0 has as many runs as fit, of one page.
-    assert_eq!(fault_at((4 + 252) * PAGE), Invalid::Table { block: 1 });
+    assert_eq!(fault_at((4 + 168) * PAGE), Invalid::Table { block: 1 });
     assert_eq!(fault_at(file.len() - PAGE), Invalid::Table { block: 3 });
 }
 

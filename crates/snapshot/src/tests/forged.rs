@@ -30,7 +30,7 @@ fn forge(page: usize, numbers: &[(usize, u64)]) -> Vec<u8> {
 
 fn seal(file: &mut [u8]) {
     let table = Form(&mut file[TABLE * PAGE..][..PAGE]).seal();
-    let chain = crate::checksum::of(&table.to_le_bytes());
+    let chain = crate::checksum::of(&[table.to_le_bytes(), [0; 8]].concat());
     let mut end = Form(&mut file[END * PAGE..][..PAGE]);
     end.put(24, chain);
     let own = end.seal();
@@ -47,8 +47,12 @@ fn the_forger_forges_well() {
 
 #[test]
 fn another_version_is_named() {
-    let found = fault(&forge(0, &[(16, 2)]), MEMORY);
-    assert_eq!(found, Some(Invalid::Version { found: 2 }));
+    let found = fault(&forge(0, &[(16, 3)]), MEMORY);
+    assert_eq!(found, Some(Invalid::Version { found: 3 }));
+    // The first one had another checksum.
+    let mut first = forgeable();
+    Form(&mut first[..PAGE]).put(16, 1);
+    assert_eq!(fault(&first, MEMORY), Some(Invalid::Version { found: 1 }));
 }
 
 #[test]
@@ -94,26 +98,31 @@ fn a_machine_part_that_no_heap_holds_is_refused() {
 #[test]
 fn tables_that_list_what_cannot_be() {
     // Pages, runs, and the runs themselves.
-    let cases: [&[(usize, u64)]; 17] = [
+    let cases: [&[(usize, u64)]; 21] = [
         &[(32, 4)],
         &[(32, 0)],
         &[(40, 1)],
         &[(40, 3)],
-        &[(40, 253)],
+        &[(40, 169)],
         &[(40, u64::MAX)],
         &[(48, 1)],
         &[(56, 1)],
-        &[(96, 1)],
+        &[(112, 1)],
         &[(4088, 1)],
         // Overlap, descent, nothing.
-        &[(80, 3)],
-        &[(80, 1)],
-        &[(72, 0), (88, 3)],
+        &[(88, 3)],
+        &[(88, 1)],
+        &[(72, 0), (96, 3)],
         // Out of the memory, by little and by much.
-        &[(80, 16)],
-        &[(80, u64::MAX)],
-        &[(88, 10), (32, 12)],
-        &[(88, u64::MAX), (32, 1)],
+        &[(88, 16)],
+        &[(88, u64::MAX)],
+        &[(96, 10), (32, 12)],
+        &[(96, u64::MAX), (32, 1)],
+        // Filled: not in the file, but in the memory all the same.
+        &[(104, 5)],
+        &[(104, 5), (88, 3), (32, 2)],
+        &[(104, 5), (96, 10), (32, 2)],
+        &[(104, 5), (96, u64::MAX), (32, 2)],
     ];
     for case in cases {
         let found = fault(&forge(TABLE, case), MEMORY);
@@ -123,7 +132,7 @@ fn tables_that_list_what_cannot_be() {
 
 #[test]
 fn more_pages_than_the_header_knows() {
-    let found = fault(&forge(TABLE, &[(88, 2), (32, 4)]), MEMORY);
+    let found = fault(&forge(TABLE, &[(96, 2), (32, 4)]), MEMORY);
     assert_eq!(found, Some(Invalid::Runs { block: 0 }));
 }
 
@@ -135,7 +144,7 @@ fn a_table_in_the_place_of_another() {
     // An end block too early.
     let early = forge(
         TABLE,
-        &[(32, 0), (40, 0), (64, 0), (72, 0), (80, 0), (88, 0)],
+        &[(32, 0), (40, 0), (64, 0), (72, 0), (88, 0), (96, 0)],
     );
     assert_eq!(fault(&early, MEMORY), Some(Invalid::Runs { block: 0 }));
 }

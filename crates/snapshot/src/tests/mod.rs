@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::error::{Invalid, ReadError, WriteError};
 use crate::page::PAGE;
-use crate::read::{Reader, Rest};
+use crate::read::Reader;
 use crate::transfer::{Sink, Source};
 use crate::write::{most_pages, write};
 
@@ -99,7 +99,7 @@ fn restored(file: &[u8], size: usize) -> Read<(Vec<u8>, Vec<u8>)> {
     let mut reader = Reader::open(Medium::holding(file.to_vec()))?;
     let machine = reader.machine()?;
     let mut memory = vec![0xA5; size];
-    reader.load_memory(&mut memory, Rest::Clear)?;
+    reader.load_memory(&mut memory, |rest| rest.fill(0))?;
     Ok((machine, memory))
 }
 
