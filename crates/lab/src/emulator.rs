@@ -161,6 +161,9 @@ impl Emulator {
             .arg(&configuration)
             .arg("-rc")
             .arg(&commands);
+        // The machine's memory in large pages of the host: L0 looks at all of it when it restores a partition, and a
+        // third of that time would be the host's, which gives it out page by page.
+        command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
         command.current_dir(dir).process_group(0);
         command
             .stdin(Stdio::null())
