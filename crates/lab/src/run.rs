@@ -155,15 +155,14 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         "out=e9 in={input} memory={l1_memory_mib}M tsc_hz={tsc_hz} \
          enlightenments={enlightenments}{audit}{shadowing}{scaling}"
     );
+    let memory = u64::from(l1_memory_mib) << 20;
     let state = match (&scenario.restore, &scenario.save) {
-        (Some(file), _) => {
+        (Some(file), save) => {
             command_line += &format!(" restore={STATE_DISK}");
-            Some(StateDisk::for_restoring(dir.path(), file)?)
+            let saves = save.as_ref().map(|_| memory);
+            Some(StateDisk::for_restoring(dir.path(), file, saves)?)
         }
-        (None, Some(_)) => Some(StateDisk::for_saving(
-            dir.path(),
-            u64::from(l1_memory_mib) << 20,
-        )?),
+        (None, Some(_)) => Some(StateDisk::for_saving(dir.path(), memory)?),
         (None, None) => None,
     };
     if scenario.save.is_some() {

@@ -28,15 +28,16 @@ impl StateDisk {
     /// An empty disk in the folder `dir` with room for a partition of so much memory. It takes no more of the host's disk
     /// than is written to it.
     pub fn for_saving(dir: &Path, memory_bytes: u64) -> Result<Self> {
-        let bytes = snapshot::most_pages(MACHINE_BYTES, memory_bytes) * PAGE as u64;
+        let bytes = room(memory_bytes);
         let path = dir.join(NAME);
         let file =
             File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Self::of(path, &file, bytes)
     }
 
-    /// A disk in the folder `dir` that holds what the file does. The file itself stays as it is, whatever L0 does.
-    pub fn for_restoring(dir: &Path, file: &Path) -> Result<Self> {
+    /// A disk in the folder `dir` that holds what the file does. The file itself stays as it is, whatever L0 does. Where the
+    /// run may save, too, it is to the same disk, which then has room for a partition of `saves` bytes of memory.
+    pub fn for_restoring(dir: &Path, file: &Path, saves: Option<u64>) -> Result<Self> {
         let path = dir.join(NAME);
         let copy = || -> io::Result<(File, u64)> {
             let mut to = File::create(&path)?;
@@ -49,7 +50,7 @@ impl StateDisk {
                 file.display()
             )
         })?;
-        Self::of(path, &disk, bytes)
+        Self::of(path, &disk, bytes.max(saves.map_or(0, room)))
     }
 
     fn of(path: PathBuf, file: &File, bytes: u64) -> Result<Self> {
@@ -83,6 +84,11 @@ impl StateDisk {
     }
 }
 
+/// Bytes that a partition with so much memory takes at most.
+fn room(memory_bytes: u64) -> u64 {
+    snapshot::most_pages(MACHINE_BYTES, memory_bytes) * PAGE as u64
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -105,8 +111,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("saved");
         fs::write(&file, b"state").unwrap();
-        let disk = StateDisk::for_restoring(dir.path(), &file).unwrap();
+        let disk = StateDisk::for_restoring(dir.path(), &file, None).unwrap();
         assert_eq!(fs::metadata(&disk.path).unwrap().len(), Geometry::CYLINDER);
         assert_eq!(fs::read(&file).unwrap(), b"state");
+    }
+
+    #[test]
+    fn what_was_restored_can_be_saved_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("saved");
+        fs::write(&file, b"state").unwrap();
+        let memory = 64 << 20;
+        let disk = StateDisk::for_restoring(dir.path(), &file, Some(memory)).unwrap();
+        let size = fs::metadata(&disk.path).unwrap().len();
+        assert_eq!(size, disk.geometry.cylinders * Geometry::CYLINDER);
+        assert!(size >= memory + MACHINE_BYTES);
+        let bytes = fs::read(&disk.path).unwrap();
+        assert!(bytes.starts_with(b"state\0"), "it holds what the file does");
     }
 }
