@@ -53,6 +53,7 @@ Examples:
                                                     L1 is moved, as it were, to machines with other TSCs
   cargo hynest run --do save,linux --save booted    an L1 with KVM up, saved before it runs its L2
   cargo hynest run --restore booted                 goes on from there, as often as you like
+  cargo hynest run --restore booted --do measure    goes on with other steps than those it was booted with
   cargo hynest run --kernel bzImage --cmdline 'console=ttyS0 quiet'
   cargo hynest run --json > summary.json            the summary for programs";
 
@@ -181,12 +182,12 @@ pub struct Run {
     /// Save after so many instructions of the machine, such as 1.5G
     #[arg(long, value_name = "COUNT", requires = "save")]
     save_at: Option<Count>,
-    /// Go on with what --save has saved, in place of booting an L1
+    /// Go on with what --save has saved, in place of booting an L1; with --do, when its step ends, with those steps
     #[arg(
         long,
         value_name = "FILE",
         conflicts_with_all = ["kernel", "initrd", "no_initrd", "cmdline", "memory", "cpus", "enlightenments", "without",
-            "no_enlightenments", "run", "operations", "vmm"]
+            "no_enlightenments", "vmm"]
     )]
     restore: Option<PathBuf>,
     /// What L1's init does, in this order: steps, which are named below [default: measure,clock,linux,plain]

@@ -36,6 +36,7 @@ pub fn check(scenario: &Scenario, log: Option<&Path>) -> Result<()> {
     }
     if let Some(saved) = &scenario.restore {
         file("saved partition", saved, false)?;
+        what_is_told(scenario)?;
     }
     if let Some(to) = &scenario.save {
         writable("saved partition", to)?;
@@ -71,6 +72,22 @@ fn what_init_does(scenario: &Scenario) -> Result<()> {
         ),
         None => Ok(()),
     }
+}
+
+/// What a restored L1 is told goes through L0's command line, as one word.
+fn what_is_told(scenario: &Scenario) -> Result<()> {
+    ensure!(
+        scenario.operations.is_none() || scenario.run.is_some(),
+        "--operations with --restore needs --do: without, L1 goes on with what it was booted for"
+    );
+    let orders = scenario.orders().unwrap_or_default();
+    let is_one_word = orders.chars().all(|c| c.is_ascii_graphic());
+    ensure!(
+        is_one_word && orders.matches(';').count() <= 1,
+        "a restored L1 cannot be told '{orders}': no blanks and semicolons in names"
+    );
+    disk::quote_words(&orders)?;
+    Ok(())
 }
 
 /// A run that saves nothing has no use for a file.
@@ -169,6 +186,18 @@ mod tests {
             (
                 format!("initrd = \"{text}\"\nrun = [\"linux\"]"),
                 "--do is for the lab's own initramfs",
+            ),
+            (
+                format!("restore = \"{text}\"\nrun = [\"frob\"]"),
+                "no step 'frob'",
+            ),
+            (
+                format!("restore = \"{text}\"\noperations = [\"cpuid\"]"),
+                "--operations with --restore needs --do",
+            ),
+            (
+                format!("restore = \"{text}\"\nrun = [\"measure\"]\noperations = [\"a b\"]"),
+                "cannot be told",
             ),
             (
                 "no_initrd = true\noperations = [\"cpuid\"]".to_owned(),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::console::{Console, Style};
 use crate::disk::{self, Content, Module};
 use crate::emulator::{self, Hardware};
+use crate::events::Step;
 use crate::exit::Ending;
 use crate::kernel::{self, DebianKernel, Kernel};
 use crate::machine::{self, Limits};
@@ -171,6 +172,9 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
     if let Some(count) = scenario.save_at {
         command_line += &format!(" save_at={}", count.0);
     }
+    if let Some(orders) = scenario.orders() {
+        command_line += &format!(" text={orders}");
+    }
     if let Some(changes) = scenario.tsc_rate_changes()? {
         command_line += &format!(" tsc_rate_change={changes}");
     }
@@ -237,6 +241,9 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         },
     };
     machine::run(&hardware, limits, dir.path(), &mut console, &mut summary)?;
+    if scenario.orders().is_some() {
+        insist_on_steps(scenario, &mut summary);
+    }
     if let (Some(Ending::Saved), Some(disk), Some(to)) =
         (summary.ending, &hardware.state, &scenario.save)
     {
@@ -254,6 +261,24 @@ pub fn start(paths: &Paths, scenario: &Scenario, boot: &Boot, view: &View) -> Re
         eprint!("{}", machine::standstill(&console, &summary));
     }
     Ok(summary)
+}
+
+/// A restored L1 that powers off without having begun its first step has not done what it was to do.
+fn insist_on_steps(scenario: &Scenario, summary: &mut Summary) {
+    let steps = scenario.run();
+    let Some(first) = steps.first() else {
+        return;
+    };
+    let is_begun = summary.steps.iter().any(|step| step.name == *first);
+    if summary.ending == Some(Ending::PowerOff) && !is_begun {
+        eprintln!(
+            "hynest: L1 has not asked for its steps: what was saved has no init of the lab, or one that does not ask"
+        );
+        summary.steps.push(Step {
+            name: first.clone(),
+            state: "failed".to_owned(),
+        });
+    }
 }
 
 /// A folder for this run's files. It goes away with the run; those of runs that were killed go now.

@@ -244,6 +244,17 @@ impl Scenario {
             .unwrap_or_else(|| DEFAULT_RUN.iter().map(|&word| word.to_owned()).collect())
     }
 
+    /// What L0 has to tell L1's init where it is restored, if it is to do other things than it was booted for: words as
+    /// on the kernel command line, with semicolons between.
+    pub fn orders(&self) -> Option<String> {
+        let steps = self.run.as_ref().filter(|_| self.restore.is_some())?;
+        let mut orders = format!("hynest.run={}", steps.join(","));
+        if let Some(operations) = &self.operations {
+            orders += &format!(";hynest.operations={}", operations.join(","));
+        }
+        Some(orders)
+    }
+
     /// L1's kernel command line.
     pub fn command_line(&self) -> String {
         let mut line = self
@@ -457,6 +468,19 @@ mod tests {
             "{error}"
         );
         assert!(Scenario::parse("cpus = \"two\"").is_err());
+    }
+
+    #[test]
+    fn a_restored_l1_is_told_its_steps_if_there_are_any() {
+        let orders = |text| Scenario::parse(text).unwrap().orders();
+        assert_eq!(orders("restore = \"x\""), None);
+        assert_eq!(orders("run = [\"linux\"]"), None);
+        assert_eq!(
+            orders(
+                "restore = \"x\"\nrun = [\"linux\", \"measure\"]\noperations = [\"out\", \"hlt\"]"
+            ),
+            Some("hynest.run=linux,measure;hynest.operations=out,hlt".to_owned())
+        );
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod paging;
 pub mod ports;
 pub mod power;
 pub mod rtc;
+pub mod text;
 pub mod uart;
 
 /// The operation faults: the guest gets #GP(0) and no state has changed.

@@ -34,6 +34,8 @@ pub enum Command {
     Counters(count::Arguments),
     /// Have L0 save this machine, where L0 is hynest and has a place for it; done when it goes on
     Save,
+    /// Show the text that L0 was started with (its option text=), where L0 is hynest: once, for it is taken by that
+    Text,
     /// Show what the KVM of this machine offers
     Info(info::Arguments),
 }

@@ -6,7 +6,8 @@
 
 use core::arch::asm;
 
-use platform::counters::{Counter, DATA_PORT, IDENTITY, SAVE, SELECT_PORT};
+use platform::counters::{Counter, DATA_PORT, IDENTITY, NO_COUNTER, SAVE, SELECT_PORT};
+use platform::text;
 
 use crate::error::{Error, Result};
 
@@ -56,18 +57,37 @@ impl CounterPort {
         let before = self.one(Counter::TscRateChanges);
         // SAFETY: as below; L0 writes no memory of this process for it.
         unsafe { outl(DATA_PORT, hz) };
-        match self.one(Counter::TscRateChanges).wrapping_sub(before) {
-            1 => Ok(()),
-            _ => Err(Error::NoRatePort),
+        // It is another number, too, where L0 counts from anew because it took up a saved machine.
+        match self.one(Counter::TscRateChanges) == before {
+            true => Err(Error::NoRatePort),
+            false => Ok(()),
         }
+    }
+
+    /// The text that L0 was started with, if there is one that nobody has taken: it is, by this.
+    pub fn take_text(self) -> Vec<u8> {
+        let pieces = (0..text::TAKE).map(|number| self.latched(text::TEXT | number));
+        // An L0 that knows no text has no such counter.
+        let bytes = pieces
+            .take_while(|&piece| piece != NO_COUNTER)
+            .flat_map(u64::to_le_bytes);
+        let text = bytes.take_while(|&byte| byte != 0).collect();
+        // SAFETY: as for `latched`.
+        unsafe { outl(SELECT_PORT, text::TEXT | text::TAKE) };
+        text
     }
 
     /// Reads one counter.
     pub fn one(self, counter: Counter) -> u64 {
+        self.latched(counter as u32)
+    }
+
+    /// What the device shows when this has been written to it.
+    fn latched(self, selector: u32) -> u64 {
         // SAFETY: a CounterPort exists only after ioperm succeeded and the device
         // identified itself. Its ports have no effect but the latch.
         unsafe {
-            outl(SELECT_PORT, counter as u32);
+            outl(SELECT_PORT, selector);
             let low = inl(DATA_PORT);
             let high = inl(DATA_PORT);
             u64::from(high) << 32 | u64::from(low)

@@ -25,6 +25,7 @@ mod read_clock;
 mod report;
 mod save;
 mod stats;
+mod text;
 mod trace;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::FlushTlb(arguments) => flush_tlb::run(&arguments),
         Command::Counters(arguments) => count::run(&arguments),
         Command::Save => save::run(),
+        Command::Text => text::run(),
         Command::Info(arguments) => info::run(&arguments),
     };
     match done {

@@ -74,6 +74,8 @@ pub struct Options {
     pub save: Option<Position>,
     /// When it is saved without, in the machine's TSC.
     pub save_at: Option<u64>,
+    /// What L1's user space finds at the counter port.
+    pub text: &'static str,
 }
 
 /// What is wrong with the command line.
@@ -98,7 +100,7 @@ impl core::fmt::Display for Wrong<'_> {
         match self {
             Self::Unknown(word) => write!(
                 f,
-                "unknown option '{word}': out, in, memory, vps, tsc_hz, tsc_rate_change, tsc_rate_port, enlightenments, audit, vmcs-shadowing, tsc-scaling, restore, save and save_at are known"
+                "unknown option '{word}': out, in, memory, vps, tsc_hz, tsc_rate_change, tsc_rate_port, enlightenments, audit, vmcs-shadowing, tsc-scaling, restore, save, save_at and text are known"
             ),
             Self::Value { key, value } => write!(f, "option {key} does not take '{value}'"),
             Self::RateChange(error) => write!(f, "option tsc_rate_change: {error}"),
@@ -133,6 +135,7 @@ impl Options {
             restore: None,
             save: None,
             save_at: None,
+            text: "",
         };
         for word in line.split_ascii_whitespace() {
             let (key, value) = word.split_once('=').ok_or(Wrong::Unknown(word))?;
@@ -187,6 +190,7 @@ impl Options {
                 "restore" => options.restore = Some(position(value).ok_or(wrong)?),
                 "save" => options.save = Some(position(value).ok_or(wrong)?),
                 "save_at" => options.save_at = Some(value.parse().map_err(|_| wrong)?),
+                "text" => options.text = value,
                 "vmcs-shadowing" => {
                     options.vmcs_shadowing = match value {
                         "auto" => VmcsShadowing::Auto,

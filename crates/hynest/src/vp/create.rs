@@ -137,6 +137,7 @@ pub fn create(
         began,
         tsc_hz,
         has_input: options.input == Input::Com1,
+        text: options.text,
         is_audited: options.audit == Audit::CleanFields,
         beginning,
         save: options.save.map(|to| SaveOrder::new(to, options.save_at)),

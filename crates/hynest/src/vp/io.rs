@@ -2,7 +2,7 @@
 
 use platform::counters::{Counter, IDENTITY, NO_COUNTER, SAVE};
 use platform::ports::{Port, absent};
-use platform::power;
+use platform::{power, text};
 use vmx::IoAccess;
 
 use super::{Registers, Vp, accesses};
@@ -106,6 +106,15 @@ impl Vp {
             },
             Port::CounterSelect if size == 4 && value == SAVE => self.ask_for_save(),
             Port::CounterSelect if size == 4 => {
+                match text::Request::decode(value) {
+                    Some(text::Request::Piece(number)) => {
+                        let value = text::piece(self.partition.text(), number);
+                        self.latched = Latched { value };
+                        return;
+                    }
+                    Some(text::Request::Take) => return self.partition.take_text(),
+                    None => {}
+                }
                 let counter = Counter::ALL.get(value as usize).copied();
                 self.latched = Latched {
                     value: counter.and_then(|c| self.counted(c)).unwrap_or(NO_COUNTER),

@@ -76,6 +76,10 @@ pub struct Partition {
     pub has_rate_port: bool,
     /// Whether console input comes by the physical UART.
     pub has_input: bool,
+    /// What L1's user space finds at the counter port.
+    text: &'static str,
+    /// It has found it.
+    is_text_taken: AtomicBool,
     /// A DLE came from there: what follows it is no input.
     is_escaped: AtomicBool,
     /// Whether, when and where to the partition is to be saved.
@@ -221,6 +225,19 @@ impl Partition {
         is_save_asked
     }
 
+    /// What L1's user space finds at the counter port, until it has taken it.
+    pub fn text(&self) -> &'static str {
+        match self.is_text_taken.load(Ordering::Relaxed) {
+            true => "",
+            false => self.text,
+        }
+    }
+
+    /// L1's user space has read its text.
+    pub fn take_text(&self) {
+        self.is_text_taken.store(true, Ordering::Relaxed);
+    }
+
     /// Puts a partition together.
     pub fn new(parts: Parts) -> Self {
         Self {
@@ -249,6 +266,8 @@ impl Partition {
             clock: parts.clock,
             has_rate_port: parts.has_rate_port,
             has_input: parts.has_input,
+            text: parts.text,
+            is_text_taken: AtomicBool::new(false),
             is_escaped: AtomicBool::new(false),
             save: parts.save,
             is_audited: parts.is_audited,
@@ -281,6 +300,7 @@ pub struct Parts {
     /// What is added to the processors' TSC to give the partition's.
     pub tsc_offset: u64,
     pub has_input: bool,
+    pub text: &'static str,
     pub is_audited: bool,
     pub beginning: Beginning,
     pub save: Option<SaveOrder>,
