@@ -5,6 +5,7 @@ mod host;
 mod image;
 mod payload;
 mod runs;
+mod seed;
 mod system;
 
 use std::time::Instant;

@@ -82,6 +82,7 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
         Run {
             name: name.to_owned(),
             arguments,
+            begins_with: None,
             expected,
         }
     };

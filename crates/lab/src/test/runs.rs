@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use super::seed::Seed;
 use super::{Kind, Tally};
 use crate::exit::Ending;
 use crate::machine;
@@ -19,6 +21,8 @@ pub struct Run {
     pub name: String,
     /// Arguments of `cargo hynest run`.
     pub arguments: Vec<String>,
+    /// The saved L1 that it goes on with, rather than with a boot.
+    pub begins_with: Option<Arc<Seed>>,
     /// What is expected.
     pub expected: Expected,
 }
@@ -33,7 +37,9 @@ pub enum Expected {
     Refusal(&'static str),
     /// It powers off, and a second run gives the same to the byte.
     SameTwice,
-    /// It is saved; a second run, with these arguments, goes on, powers off and passes the check.
+    /// The same of a second run with these arguments; both pass the check.
+    SameAs(Vec<String>, fn(&Summary) -> Result<()>),
+    /// It is saved, or has been; a second run, with these arguments, goes on, powers off and passes the check.
     GoesOn(&'static [&'static str], fn(&Summary) -> Result<()>),
 }
 
@@ -118,6 +124,20 @@ impl Run {
                     .and_then(|()| first.same_as(&second));
                 Ok((outcome.map_err(|error| first.explain(&error)), Vec::new()))
             }
+            Expected::SameAs(arguments, check) => {
+                let other = Self {
+                    name: self.name.clone(),
+                    arguments: arguments.clone(),
+                    begins_with: None,
+                    expected: Expected::SameTwice,
+                };
+                let (first, second) = (self.run(paths, "-1")?, other.run(paths, "-2")?);
+                let outcome = first
+                    .as_expected(Ending::PowerOff)
+                    .and_then(|()| check(&first.summary))
+                    .and_then(|()| first.same_as(&second));
+                Ok((outcome.map_err(|error| first.explain(&error)), Vec::new()))
+            }
             Expected::GoesOn(arguments, check) => {
                 Ok((self.goes_on(paths, arguments, *check), Vec::new()))
             }
@@ -136,17 +156,21 @@ impl Run {
         let with = |suffix: &str, arguments: Vec<String>| Self {
             name: format!("{}{suffix}", self.name),
             arguments,
+            begins_with: None,
             expected: Expected::SameTwice,
         };
         let words = |first: &[&str], rest: &[&str]| {
             let all = first.iter().chain(rest);
             all.map(|&word| word.to_owned()).collect::<Vec<_>>()
         };
-        let save = [self.arguments.clone(), words(&["--save", &file], &[])].concat();
-        let saved = with(", saving", save).run(paths, "")?;
-        saved
-            .as_expected(Ending::Saved)
-            .map_err(|error| saved.explain(&error))?;
+        let file = match &self.begins_with {
+            Some(seed) => seed.file(paths)?.display().to_string(),
+            None => {
+                let save = [self.arguments.clone(), words(&["--save", &file], &[])].concat();
+                with(", saving", save).ends(paths, Ending::Saved)?;
+                file
+            }
+        };
         let restored = with(", restoring", words(&["--restore", &file], arguments));
         let ended = restored.run(paths, "")?;
         ended
@@ -155,9 +179,18 @@ impl Run {
             .map_err(|error| ended.explain(&error))?;
         // The file has not changed, and a part of it is refused.
         let bytes = paths::read(Path::new(&file))?;
-        let part = format!("{file}-part");
-        paths::write_whole(Path::new(&part), &bytes[..bytes.len() / 2])?;
+        let part = dir.path().join("part");
+        paths::write_whole(&part, &bytes[..bytes.len() / 2])?;
+        let part = part.display().to_string();
         with(", of a part", words(&["--restore", &part], &[])).is_refused("truncated")
+    }
+
+    /// Runs it, for nothing but its end.
+    pub fn ends(&self, paths: &Paths, ending: Ending) -> Result<()> {
+        let ended = self.run(paths, "")?;
+        ended
+            .as_expected(ending)
+            .map_err(|error| ended.explain(&error))
     }
 
     fn is_refused(&self, text: &str) -> Result<()> {
@@ -187,6 +220,11 @@ impl Run {
         let log = folder(paths)?.join(format!("{file}{suffix}.log"));
         let mut command = self.command()?;
         command.arg("--json").arg("--log").arg(&log);
+        let seed = self.begins_with.as_ref();
+        if let Some(seed) = seed {
+            command.arg("--restore").arg(seed.file(paths)?);
+        }
+        let started = Instant::now();
         if !self
             .arguments
             .iter()
@@ -195,6 +233,9 @@ impl Run {
             command.arg("--timeout").arg(PATIENCE.as_secs().to_string());
         }
         let output = command.output().context("the lab does not start")?;
+        if let Some(seed) = seed {
+            seed.enter(started.elapsed());
+        }
         let Some(status) = output.status.code() else {
             bail!("the lab ended by {}", output.status)
         };

@@ -1,11 +1,13 @@
 //! Whole systems: Linux as L1 and as L2, the ways a run ends, what the lab refuses.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::runs::{self, Expected, Run};
+use super::seed::Seed;
 use super::{Kind, Tally};
 use crate::exit::Ending;
 use crate::image;
@@ -33,7 +35,12 @@ const RATE_CHANGES: &str =
 pub fn run(paths: &Paths, filter: &str, tally: &mut Tally) {
     let started = Instant::now();
     match systems(paths) {
-        Ok(systems) => runs::all(paths, Kind::System, systems, filter, tally),
+        Ok((systems, seed)) => {
+            runs::all(paths, Kind::System, systems, filter, tally);
+            if let Some(worth) = seed.worth() {
+                println!("{worth}");
+            }
+        }
         Err(error) => tally.enter(Kind::System, "preparation", started, Err(error)),
     }
 }
@@ -69,8 +76,8 @@ impl Programs {
     }
 }
 
-/// The runs. Some need files, which are made here.
-fn systems(paths: &Paths) -> Result<Vec<Run>> {
+/// The runs, and the saved L1 that some of them begin with. Some need files, which are made here.
+fn systems(paths: &Paths) -> Result<(Vec<Run>, Arc<Seed>)> {
     let debian = DebianKernel::get(paths)?;
     let prepared = kernel::prepare(paths, &debian.image())?;
     let programs = Programs::build(paths)?;
@@ -78,8 +85,8 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
     let no_kernel = folder.join("no-kernel");
     paths::write_whole(&no_kernel, b"not a kernel\n")?;
     let cut_short = folder.join("cut-short");
-    let image = paths::read(&debian.image())?;
-    paths::write_whole(&cut_short, &image[..image.len() / 2])?;
+    let whole = paths::read(&debian.image())?;
+    paths::write_whole(&cut_short, &whole[..whole.len() / 2])?;
 
     let system = |name: &str, arguments: &str, expected| {
         let mut all = programs.arguments().to_vec();
@@ -87,6 +94,25 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
         Run {
             name: name.to_owned(),
             arguments: all,
+            begins_with: None,
+            expected,
+        }
+    };
+    let seed = system(
+        "",
+        "--do measure,save,linux --operations cpuid --watchdog 300",
+        Expected::SameTwice,
+    );
+    let seed = Seed::new(paths, "saving an L1 between two steps", seed.arguments)?;
+    let seed = Arc::new(seed);
+    let image = programs.image.display().to_string();
+    let from_saved = |name: &str, arguments: &str, expected| {
+        let mut all = vec!["--image".to_owned(), image.clone()];
+        all.extend(arguments.split_whitespace().map(str::to_owned));
+        Run {
+            name: name.to_owned(),
+            arguments: all,
+            begins_with: Some(Arc::clone(&seed)),
             expected,
         }
     };
@@ -101,12 +127,14 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             .iter()
             .map(|&argument| argument.to_owned())
             .collect(),
+        begins_with: None,
         expected: Expected::Refusal(text),
     };
     let end = Expected::End;
     let no_kernel = no_kernel.display().to_string();
     let cut_short = cut_short.display().to_string();
-    Ok(vec![
+    let vmlinux = with_kernel(system("", "--do boot", Expected::SameTwice), &prepared.elf);
+    let runs = vec![
         system("default", "", end(Ending::PowerOff, default_run)),
         system(
             "no enlightenments",
@@ -148,9 +176,9 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
                 went_on,
             ),
         ),
-        system(
+        from_saved(
             "saved between two steps, restored beside a TSC that is hidden",
-            "--do measure,save,linux --operations cpuid",
+            "",
             Expected::GoesOn(&["--tsc-hz", "150M", "--watchdog", "300"], did_not_notice),
         ),
         system(
@@ -158,29 +186,29 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             RATE_CHANGES,
             end(Ending::PowerOff, clocks_stay_right),
         ),
-        system("the same twice", "--do linux", Expected::SameTwice),
         with_kernel(
             system(
-                "a user's bzImage",
-                "--do linux",
-                end(Ending::PowerOff, one_guest),
+                "a user's bzImage, and the same to the byte its vmlinux",
+                "--do boot",
+                Expected::SameAs(vmlinux.arguments, up),
             ),
             &debian.image(),
         ),
-        with_kernel(
-            system("a user's vmlinux", "--do boot", end(Ending::PowerOff, up)),
-            &prepared.elf,
+        from_saved(
+            "restored with another step, the same twice",
+            "--do linux --watchdog 300",
+            Expected::SameTwice,
         ),
         system(
             "a processor that lacks something",
             "--cpu-model core2_penryn_t9600 --do boot",
             end(Ending::L0Stop, lacks_x2apic),
         ),
-        system("L1 panics", "--do panic", end(Ending::Panic, a_panic)),
-        system("L1 resets", "--do reset", end(Ending::Reset, up)),
-        system(
+        from_saved("L1 panics", "--do panic", end(Ending::Panic, a_panic)),
+        from_saved("L1 resets", "--do reset", end(Ending::Reset, resets)),
+        from_saved(
             "the watchdog",
-            "--do hang --watchdog 30",
+            "--do hang --watchdog 25",
             end(Ending::Watchdog, hangs),
         ),
         system(
@@ -238,7 +266,18 @@ fn systems(paths: &Paths) -> Result<Vec<Run>> {
             &["--without", "evmcs,msr-bitmap"],
             "direct-flush needs evmcs",
         ),
-    ])
+        refusal(
+            "a step that is none, for a saved partition",
+            &["--restore", &no_kernel, "--do", "frob"],
+            "no step 'frob'",
+        ),
+        refusal(
+            "operations for a saved partition that has its own steps",
+            &["--restore", &no_kernel, "--operations", "cpuid"],
+            "--operations with --restore needs --do",
+        ),
+    ];
+    Ok((runs, seed))
 }
 
 /// An L2 Linux that was in the middle of its boot has come to its end, and so has what L1 does after it.
@@ -284,6 +323,10 @@ fn one_guest_goes_on(summary: &Summary) -> Result<()> {
 fn up(summary: &Summary) -> Result<()> {
     ensure!(summary.l1.is_some(), "L1 did not reach its user space");
     Ok(())
+}
+
+fn resets(summary: &Summary) -> Result<()> {
+    is_at(summary, "reset")
 }
 
 fn no_warnings(summary: &Summary) -> Result<()> {
@@ -646,12 +689,17 @@ fn a_panic(summary: &Summary) -> Result<()> {
 }
 
 fn hangs(summary: &Summary) -> Result<()> {
+    is_at(summary, "hang")
+}
+
+/// The step that L1's init has begun last.
+fn is_at(summary: &Summary, name: &str) -> Result<()> {
     let step = summary
         .steps
         .last()
         .context("L1 did not reach its user space")?;
     ensure!(
-        step.name == "hang" && step.state == "begin",
+        step.name == name && step.state == "begin",
         "L1 stood elsewhere: {step:?}"
     );
     Ok(())
