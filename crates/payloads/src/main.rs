@@ -4,7 +4,8 @@
 //! the processor's own VT-x answers the same questions: where both are to agree, one expectation
 //! serves for both. The command line selects:
 //!
-//! - `groups=vmx,entry,...`: the groups to run; by default all of them but `audit` and `time`, which have runs of their own;
+//! - `groups=vmx,entry,...`: the groups to run; by default all of them but `audit`, `saving` and `time`, which have
+//!   runs of their own;
 //! - `test=TEXT`: only tests whose name contains TEXT;
 //! - `door=plain|enlightened`: how L2s are described, by VMWRITE or by the enlightened VMCS;
 //! - `out=e9`: print to port 0xE9 instead of COM1.

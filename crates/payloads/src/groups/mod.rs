@@ -9,6 +9,7 @@ mod exits;
 mod hostile;
 mod hypercalls;
 mod platform;
+mod saving;
 mod time;
 mod vmx;
 
@@ -26,5 +27,6 @@ pub const ALL: &[Group] = &[
     hypercalls::GROUP,
     hostile::GROUP,
     time::GROUP,
+    saving::GROUP,
     audit::GROUP,
 ];

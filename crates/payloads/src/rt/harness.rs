@@ -35,7 +35,7 @@ impl Group {
 
     /// Whether the group runs where none is asked for.
     pub fn runs_by_default(&self) -> bool {
-        !matches!(self.name, "audit" | "time")
+        !matches!(self.name, "audit" | "saving" | "time")
     }
 }
 

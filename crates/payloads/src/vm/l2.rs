@@ -50,6 +50,8 @@ pub mod reg {
     pub const RDX: usize = 2;
     /// RBX.
     pub const RBX: usize = 3;
+    /// RBP.
+    pub const RBP: usize = 5;
     /// RSI.
     pub const RSI: usize = 6;
     /// RDI.
@@ -58,6 +60,8 @@ pub mod reg {
     pub const R8: usize = 8;
     /// R9.
     pub const R9: usize = 9;
+    /// R10.
+    pub const R10: usize = 10;
     /// R11.
     pub const R11: usize = 11;
 }

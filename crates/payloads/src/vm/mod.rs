@@ -34,5 +34,13 @@ pub fn door() -> Door {
 
 /// Chooses the door by its name on the command line.
 pub fn select_door(name: Option<&str>) {
-    DOOR.store(u8::from(name == Some("enlightened")), Ordering::Relaxed);
+    select(match name {
+        Some("enlightened") => Door::Enlightened,
+        _ => Door::Plain,
+    });
+}
+
+/// Chooses the door.
+pub fn select(door: Door) {
+    DOOR.store(u8::from(door == Door::Enlightened), Ordering::Relaxed);
 }
