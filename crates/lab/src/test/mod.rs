@@ -1,6 +1,8 @@
 //! `cargo hynest test`: everything that is checked, in one command with one verdict.
 
+mod chain;
 mod checks;
+mod damage;
 mod host;
 mod image;
 mod payload;

@@ -23,6 +23,9 @@ const RATE_CHANGES: &[&str] = &[
     "--tsc-rate-change=1.5=100M",
 ];
 
+/// How often the payload's group `saving` has itself saved.
+const SAVES: usize = 11;
+
 /// Runs the payload with each way to describe an L2.
 pub fn run(paths: &Paths, filter: &str, tally: &mut Tally) {
     let started = Instant::now();
@@ -70,13 +73,15 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
             ["--kernel", &payload],
             ["--cmdline", command_line],
             ["--cpus", "2"],
-            ["--memory", "256M"],
         ];
         let mut arguments: Vec<String> = arguments
             .as_flattened()
             .iter()
             .map(|&word| word.to_owned())
             .collect();
+        if !flags.contains(&"--memory") {
+            arguments.extend(["--memory", "256M"].map(str::to_owned));
+        }
         arguments.push("--no-initrd".to_owned());
         arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         Run {
@@ -142,6 +147,12 @@ fn payloads(paths: &Paths) -> Result<Vec<Run>> {
             "groups=time test=points",
             &["--tsc-rate-port"],
             Expected::End(Ending::PowerOff, hidden),
+        ),
+        run(
+            "payload, saved and restored",
+            "groups=saving",
+            &["--memory", "64M"],
+            Expected::SavedTimes(SAVES),
         ),
         run(
             "L1 triple-faults",

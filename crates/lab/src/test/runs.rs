@@ -33,6 +33,9 @@ pub enum Expected {
     End(Ending, fn(&Summary) -> Result<()>),
     /// L1 is a test payload: each of its verdicts is a test.
     Verdicts,
+    /// L1 is a test payload that is saved so often, restored each time, and then powers off: each of
+    /// its verdicts is a test, and what was saved last is used to see how damage to it is refused.
+    SavedTimes(usize),
     /// It is refused with a line that contains this.
     Refusal(&'static str),
     /// It powers off, and a second run gives the same to the byte.
@@ -47,7 +50,7 @@ pub enum Expected {
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What came of a run: its own verdict, and those of a payload.
-type Outcome = (Result<()>, Vec<Case>);
+pub(super) type Outcome = (Result<()>, Vec<Case>);
 
 /// Does the runs whose name contains `filter`, as many at a time as there are processors.
 pub fn all(paths: &Paths, kind: Kind, runs: Vec<Run>, filter: &str, tally: &mut Tally) {
@@ -141,6 +144,7 @@ impl Run {
             Expected::GoesOn(arguments, check) => {
                 Ok((self.goes_on(paths, arguments, *check), Vec::new()))
             }
+            Expected::SavedTimes(times) => self.chain(paths, *times),
             Expected::Refusal(text) => Ok((self.is_refused(text), Vec::new())),
         }
     }
@@ -210,7 +214,8 @@ impl Run {
         Ok(())
     }
 
-    fn run(&self, paths: &Paths, suffix: &str) -> Result<Ended> {
+    /// Does the run; its log has this at the end of its name.
+    pub(super) fn run(&self, paths: &Paths, suffix: &str) -> Result<Ended> {
         ensure!(!machine::interrupted(), "interrupted");
         let file: String = self
             .name
@@ -273,14 +278,15 @@ pub fn folder(paths: &Paths) -> Result<PathBuf> {
 }
 
 /// A run that has ended.
-struct Ended {
-    summary: Summary,
+pub(super) struct Ended {
+    pub(super) summary: Summary,
     status: i32,
     log: PathBuf,
 }
 
 impl Ended {
-    fn as_expected(&self, ending: Ending) -> Result<()> {
+    /// Whether it ended so.
+    pub(super) fn as_expected(&self, ending: Ending) -> Result<()> {
         let as_expected =
             self.summary.ending == Some(ending) && self.status == i32::from(self.summary.status());
         let sentence = self
@@ -318,7 +324,7 @@ impl Ended {
     }
 
     /// The error, and under it what the machine said last.
-    fn explain(&self, error: &anyhow::Error) -> anyhow::Error {
+    pub(super) fn explain(&self, error: &anyhow::Error) -> anyhow::Error {
         anyhow!(
             "{error:#}\n{} ends with:\n{}",
             self.log.display(),
