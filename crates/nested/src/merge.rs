@@ -69,7 +69,9 @@ pub struct Merged {
 impl Nested {
     /// Carries what changed to VMCS 02, which is current in `vmcs02`, and
     /// counts the VP as in L2. Call after a successful `prepare`.
-    #[inline]
+    ///
+    /// Inlined whoever else calls it: a plain L1 comes here at each entry.
+    #[inline(always)]
     pub fn merge<V: Vmcs, M: Memory>(
         &mut self,
         vmcs02: &mut V,

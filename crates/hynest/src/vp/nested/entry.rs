@@ -197,7 +197,7 @@ impl Vp {
     }
 
     /// What hardware structures the merge leaves to be brought up to date.
-    #[inline]
+    #[inline(always)]
     pub(super) fn follow_merge(&mut self, merged: &Merged) {
         if merged.ept {
             match self.nested.logic.ept_pointer().map(Eptp::from_raw) {
