@@ -1,11 +1,13 @@
 //! The exits of a VP, and what is done before each entry.
 
+use addr::Gpa2;
 use nested::reflect::{ALWAYS_L1, INSTRUCTIONS, is_among};
 use nested::{Asked, Resume};
 use platform::counters::Counter;
 use vmx::{BasicExitReason, CrAccess, ExitReason, Field, IoAccess, VmInstructionError};
 
 use super::entry::Retry;
+use super::nested::violation_address;
 use super::shootdown::{l1_flush_is_asked, l2_flush_is_asked, publish_entry, publish_exit};
 use super::vmcs::{read, write};
 use super::{Activity, Registers, Vp};
@@ -154,16 +156,17 @@ extern "C" fn other_l2_call(vp: &mut Vp) {
 /// An EPT violation of L2: at a device's page, as L1 marks them, or another.
 #[inline(never)]
 extern "C" fn l2_ept_violation(vp: &mut Vp) {
-    if vp.is_at_misconfigured_page() {
+    let at = violation_address();
+    if vp.is_at_misconfigured_page(at) {
         return reflect(vp, ExitReason::new(BasicExitReason::EptMisconfiguration));
     }
-    other_l2_ept_violation(vp)
+    other_l2_ept_violation(vp, at)
 }
 
 /// An EPT violation of L2: the shadow's, or L1's.
 #[inline(never)]
-extern "C" fn other_l2_ept_violation(vp: &mut Vp) {
-    if let Some(reason) = vp.l2_ept_exit(BasicExitReason::EptViolation) {
+extern "C" fn other_l2_ept_violation(vp: &mut Vp, at: Gpa2) {
+    if let Some(reason) = vp.l2_ept_exit(BasicExitReason::EptViolation, at) {
         return reflect(vp, reason);
     }
     vp.prepare_entry()

@@ -26,17 +26,12 @@ struct Walked<W> {
 }
 
 impl<W: Copy> Walked<W> {
-    /// Whether a walk to `at` would read what this one has read.
+    /// Whether a walk to the page would read what this one has read.
     #[inline(always)]
-    fn stands<L: L1Space<Word = W>>(&self, root: Gpa1, l1: &L, at: Gpa2) -> bool {
+    fn stands<L: L1Space<Word = W>>(&self, root: Gpa1, l1: &L) -> bool {
         let [a, b, c, d] = &self.read;
         let is_same = |(word, value): &(W, u64)| l1.read_word(*word) == *value;
-        self.page == at.page()
-            && self.root == root
-            && is_same(a)
-            && is_same(b)
-            && is_same(c)
-            && is_same(d)
+        self.root == root && is_same(a) && is_same(b) && is_same(c) && is_same(d)
     }
 }
 
@@ -55,7 +50,7 @@ impl<W: Copy> Recall<W> {
     #[inline(always)]
     pub fn recall<L: L1Space<Word = W>>(&self, root: Gpa1, l1: &L, at: Gpa2) -> Option<Gpa1> {
         match &self.0 {
-            Some((walked, found)) if walked.stands(root, l1, at) => {
+            Some((walked, found)) if walked.page == at.page() && walked.stands(root, l1) => {
                 Some(Gpa1::new(found.raw() | at.page_offset()))
             }
             _ => None,
@@ -91,24 +86,38 @@ impl<W: Copy> Default for Recall<W> {
 /// What L2 tries there does not matter: a misconfiguration comes before missing permissions.
 #[derive(Debug)]
 pub struct MisconfiguredPage<W> {
-    page: Gpa2,
+    /// Of the last walk that met one.
+    last: Gpa2,
+    /// The page of `walked`, where it can be compared first: nearly all of the other violations are
+    /// elsewhere.
+    known: Gpa2,
     walked: Option<Walked<W>>,
 }
+
+/// No page's address.
+const NO_PAGE: Gpa2 = Gpa2::new(1);
 
 impl<W: Copy> MisconfiguredPage<W> {
     /// Nothing is remembered.
     pub const fn new() -> Self {
         Self {
-            // No page's address.
-            page: Gpa2::new(1),
+            last: NO_PAGE,
+            known: NO_PAGE,
             walked: None,
         }
     }
 
-    /// Whether the walk to `at` by the EPT 12 with this root page is known to meet a misconfiguration.
+    /// Whether the walk to `at` by the EPT 12 with this root page is known to meet a misconfiguration;
+    /// `root` is not asked for nothing.
     #[inline(always)]
-    pub fn is_met<L: L1Space<Word = W>>(&self, root: Gpa1, l1: &L, at: Gpa2) -> bool {
-        matches!(&self.walked, Some(walked) if walked.stands(root, l1, at))
+    pub fn is_met<L: L1Space<Word = W>>(
+        &self,
+        root: impl FnOnce() -> Option<Gpa1>,
+        l1: &L,
+        at: Gpa2,
+    ) -> bool {
+        self.known == at.page()
+            && matches!((&self.walked, root()), (Some(walked), Some(root)) if walked.stands(root, l1))
     }
 
     /// The walk to `at` has met one. It is remembered if so did the one before, to the same page:
@@ -121,7 +130,7 @@ impl<W: Copy> MisconfiguredPage<W> {
         l1: &L,
         at: Gpa2,
     ) {
-        if core::mem::replace(&mut self.page, at.page()) != at.page() {
+        if core::mem::replace(&mut self.last, at.page()) != at.page() {
             return;
         }
         let (found, walked) = watch(root, offered, l1, at, Access::empty());
@@ -129,6 +138,7 @@ impl<W: Copy> MisconfiguredPage<W> {
             Err(WalkError::Misconfigured(_)) => walked,
             _ => None,
         };
+        self.known = self.walked.as_ref().map_or(NO_PAGE, |walked| walked.page);
     }
 }
 

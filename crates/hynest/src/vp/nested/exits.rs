@@ -1,5 +1,6 @@
 //! Exits of L2.
 
+use addr::Gpa2;
 use nested::reflect::Owner;
 use nested::{ExitInfo, events};
 use platform::counters::Counter;
@@ -11,6 +12,12 @@ use super::entry::page_of;
 use super::load;
 use super::pages::CurrentVmcs;
 use super::shadow::{Reflection, Violation};
+
+/// Where L2, whose VMCS is current, met an EPT violation or misconfiguration.
+#[inline(always)]
+pub fn violation_address() -> Gpa2 {
+    Gpa2::new(read(Field::GUEST_PHYSICAL_ADDRESS))
+}
 
 impl nested::reflect::Registers for Registers {
     #[inline]
@@ -37,7 +44,7 @@ impl Vp {
         match (owner, reason.basic()) {
             (Owner::L1, _) => return Some(reason),
             (Owner::L0, Some(basic @ BasicExitReason::EptMisconfiguration)) => {
-                return self.l2_ept_exit(basic);
+                return self.l2_ept_exit(basic, violation_address());
             }
             (Owner::L0, Some(basic)) => self.own_l2_exit(basic),
             (Owner::L0, None) => panic!("L2 exited for unknown reason {:#x}", reason.raw()),
@@ -146,7 +153,7 @@ impl Vp {
 
     /// An EPT violation or misconfiguration of L2. Returns the reason by which L1 is to see it, where
     /// hardware has described it so; it has been answered otherwise.
-    pub fn l2_ept_exit(&mut self, basic: BasicExitReason) -> Option<ExitReason> {
+    pub fn l2_ept_exit(&mut self, basic: BasicExitReason, at: Gpa2) -> Option<ExitReason> {
         if self.nested.view.attachment().is_none() {
             // L1 gives L2 no EPT: the violation is EPT 01's, at an address of L1's devices.
             self.mmio_exit();
@@ -154,7 +161,7 @@ impl Vp {
         }
         let qualification = EptViolation::from_qualification(read(Field::EXIT_QUALIFICATION));
         let is_violation = basic == BasicExitReason::EptViolation;
-        match self.shadow_violation(qualification) {
+        match self.shadow_violation(qualification, at) {
             Violation::Handled => {
                 let unblocked =
                     is_violation && qualification.raw() & EptViolation::NMI_UNBLOCKING != 0;

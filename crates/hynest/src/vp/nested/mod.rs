@@ -32,6 +32,7 @@ use vmx::instructions as vt;
 use vmx::{Field, PinControls, PrimaryControls, SecondaryControls};
 
 pub use audit::{audit_end, audit_entry};
+pub use exits::violation_address;
 pub use pages::{CurrentVmcs, TableAccess, TableSource};
 pub use shadow::{Shadows, for_partition};
 pub use shadow_vmcs::Bitmaps as ShadowBitmaps;

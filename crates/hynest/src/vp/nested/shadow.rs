@@ -146,20 +146,17 @@ impl Vp {
         self.take_away(|shadows| shadows.reclaim(self.nested.view.attachment()));
     }
 
-    /// Whether L2's EPT violation, whose VMCS is current, is a misconfiguration in EPT 12, as at the
+    /// Whether L2's EPT violation at this address is a misconfiguration in EPT 12, as at the
     /// last exit there. Where it is not said to be, it may be one all the same.
     #[inline(always)]
-    pub fn is_at_misconfigured_page(&self) -> bool {
-        self.nested.view.attachment().is_some_and(|attachment| {
-            let at = Gpa2::new(read(Field::GUEST_PHYSICAL_ADDRESS));
-            let known = &self.nested.misconfigured;
-            known.is_met(attachment.tag(), &self.partition.memory, at)
-        })
+    pub fn is_at_misconfigured_page(&self, at: Gpa2) -> bool {
+        let root = || Some(self.nested.view.attachment()?.tag());
+        let known = &self.nested.misconfigured;
+        known.is_met(root, &self.partition.memory, at)
     }
 
-    /// Answers an EPT violation or misconfiguration of L2, whose VMCS is current.
-    pub fn shadow_violation(&mut self, qualification: EptViolation) -> Violation {
-        let at = Gpa2::new(read(Field::GUEST_PHYSICAL_ADDRESS));
+    /// Answers an EPT violation or misconfiguration of L2, whose VMCS is current, at this address.
+    pub fn shadow_violation(&mut self, qualification: EptViolation, at: Gpa2) -> Violation {
         let access = Access::from_qualification(qualification.raw());
         loop {
             let Some(attachment) = self.nested.view.attachment() else {
