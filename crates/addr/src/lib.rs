@@ -123,8 +123,8 @@ impl Gva {
     /// Whether the address is canonical with 48 implemented bits.
     #[inline]
     pub const fn is_canonical(self) -> bool {
-        let top = (self.0 as i64) >> 47;
-        top == 0 || top == -1
+        // All bits from 47 on are the same: one more in the lowest of them leaves none of the others.
+        self.0.wrapping_add(1 << 47) >> 48 == 0
     }
 }
 

@@ -79,12 +79,16 @@ host_fields! {
     GUEST_DS_BASE GUEST_ES_BASE GUEST_CS_BASE GUEST_SS_BASE
 }
 
+/// Where IA32_EFER lies among the values.
+const EFER: usize = HOST_FIELD_COUNT;
+/// Where IA32_PAT lies.
+const PAT: usize = HOST_FIELD_COUNT + 1;
+
 /// L1's host state in the form of [`HOST_FIELDS`].
 #[derive(Clone, Debug)]
 pub struct HostState {
-    values: [u64; HOST_FIELD_COUNT],
-    /// IA32_EFER and IA32_PAT, where exits load them.
-    msrs: [u64; 2],
+    /// And behind them IA32_EFER and IA32_PAT, where exits load them.
+    values: [u64; HOST_FIELD_COUNT + 2],
     /// A 64-bit L1 without data segments, as they all are: what those fields
     /// hold that come last does not matter to it.
     is_flat: bool,
@@ -100,8 +104,7 @@ impl HostState {
     /// Nothing; prepared by the first entry.
     pub(crate) const fn new() -> Self {
         Self {
-            values: [0; HOST_FIELD_COUNT],
-            msrs: [0; 2],
+            values: [0; HOST_FIELD_COUNT + 2],
             is_flat: false,
             is_64_bit: false,
             is_pae: false,
@@ -195,7 +198,8 @@ impl HostState {
         // flat segments, DEBUGCTL, pending debug exceptions and
         // interruptibility. The activity state of VMCS 01 is active whenever L1
         // executes an instruction, so it is not written at all.
-        self.msrs = [get!(*vmcs12, HOST_EFER), get!(*vmcs12, HOST_PAT)];
+        self.values[EFER] = get!(*vmcs12, HOST_EFER);
+        self.values[PAT] = get!(*vmcs12, HOST_PAT);
         // In 64-bit mode the bases of CS and SS are not used, and what a
         // segment that is unusable holds is undefined.
         self.is_flat = self.is_64_bit
@@ -237,8 +241,8 @@ impl HostState {
     /// Writes EFER and PAT, for exits that load both.
     #[inline(always)]
     pub(crate) fn store_msrs<V: Vmcs>(&self, vmcs01: &mut V) {
-        vmcs01.write_from::<0, 2>(Field::GUEST_EFER, &self.msrs);
-        vmcs01.write_from::<1, 2>(Field::GUEST_PAT, &self.msrs);
+        vmcs01.write_from::<EFER, _>(Field::GUEST_EFER, &self.values);
+        vmcs01.write_from::<PAT, _>(Field::GUEST_PAT, &self.values);
     }
 }
 

@@ -144,14 +144,14 @@ impl Nested {
     /// `at`, if that can go the short way; does nothing unless it says [`Resume::Entered`].
     ///
     /// `page` is what the last entry used. VMCS 01 is current when this is called, and `load_02`
-    /// makes VMCS 02 so. EPT 02, MSR bitmap 02 and VPID 02 stay as they are. `has_more` says that
+    /// makes VMCS 02 so. EPT 02, MSR bitmap 02 and VPID 02 stay as they are. `has_more` says whether
     /// the caller has more to do than to enter.
     #[inline(always)]
     pub fn resume_clean<V: Vmcs, P: Page>(
         &mut self,
         at: Gpa1,
         page: &P,
-        has_more: bool,
+        has_more: impl FnOnce() -> bool,
         vmcs01: &V,
         load_02: impl FnOnce(),
         vmcs02: &mut V,
@@ -159,7 +159,7 @@ impl Nested {
         let Some(asked) = self.resumes(at, page, vmcs01) else {
             return Resume::InFull;
         };
-        if has_more || !asked.clean.contains(CleanFields::ALL) {
+        if has_more() || !asked.clean.contains(CleanFields::ALL) {
             return Resume::Dirty(asked);
         }
         load_02();

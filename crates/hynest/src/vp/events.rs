@@ -31,6 +31,12 @@ impl Vp {
         self.attention |= self.waiting;
     }
 
+    /// Whether [`Vp::attend_if_needed`] leaves anything to attend to, in one read of both flags.
+    #[inline(always)]
+    pub fn has_attention_due(&self) -> bool {
+        u16::from_ne_bytes([self.attention.into(), self.waiting.into()]) != 0
+    }
+
     /// Takes what others have put into the inbox. Returns whether there was anything.
     pub fn drain_inbox(&mut self) -> bool {
         let inbox = &self.partition.inboxes[self.index];

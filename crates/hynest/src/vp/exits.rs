@@ -22,13 +22,21 @@ pub extern "C" fn l1_exited(vp: &mut Vp) {
     publish_exit(vp.cell);
     vp.count(Counter::L1Exits);
     let reason = ExitReason::from_raw(read(Field::EXIT_REASON) as u32);
-    if reason == ExitReason::new(BasicExitReason::Vmresume) {
-        match vp.resume_clean() {
-            Resume::Entered => return vp.prepare_l2_entry(),
-            Resume::Dirty(asked) => return resume_lightly(vp, asked),
-            Resume::InFull => {}
-        }
-    } else if reason == ExitReason::new(BasicExitReason::Invvpid) {
+    if reason != ExitReason::new(BasicExitReason::Vmresume) {
+        return l1_exited_otherwise(vp, reason);
+    }
+    match vp.resume_clean() {
+        Resume::Entered => vp.turn_to_l2(),
+        Resume::Dirty(asked) => resume_lightly(vp, asked),
+        Resume::InFull => other_l1_exit(vp, reason),
+    }
+}
+
+/// An exit of L1 that asks for no entry: a function of its own, or the compiler would look for the
+/// others first.
+#[inline(never)]
+extern "C" fn l1_exited_otherwise(vp: &mut Vp, reason: ExitReason) {
+    if reason == ExitReason::new(BasicExitReason::Invvpid) {
         return l1_invvpid(vp, reason);
     } else if reason == ExitReason::new(BasicExitReason::Wrmsr) {
         return l1_wrmsr(vp);
@@ -65,7 +73,7 @@ extern "C" fn l1_cpuid(vp: &mut Vp) {
 #[inline(never)]
 extern "C" fn resume_lightly(vp: &mut Vp, asked: Asked) {
     match vp.resume_lightly(asked) {
-        Resume::Entered => vp.prepare_l2_entry(),
+        Resume::Entered => vp.turn_to_l2(),
         Resume::Dirty(asked) => resume_with_event(vp, asked),
         Resume::InFull => other_l1_exit(vp, ExitReason::new(BasicExitReason::Vmresume)),
     }
@@ -75,7 +83,7 @@ extern "C" fn resume_lightly(vp: &mut Vp, asked: Asked) {
 #[inline(never)]
 extern "C" fn resume_with_event(vp: &mut Vp, asked: Asked) {
     if vp.resume_with_event(asked) {
-        return vp.prepare_l2_entry();
+        return vp.turn_to_l2();
     }
     other_l1_exit(vp, ExitReason::new(BasicExitReason::Vmresume))
 }
@@ -188,7 +196,7 @@ extern "C" fn other_l2_exit(vp: &mut Vp, reason: ExitReason) {
 #[inline(never)]
 extern "C" fn reflect_instruction(vp: &mut Vp, reason: ExitReason) {
     if vp.reflect_shortly::<true>(reason) {
-        return vp.prepare_l1_entry();
+        return vp.turn_to_l1();
     }
     reflect_in_full(vp, reason)
 }
@@ -197,7 +205,7 @@ extern "C" fn reflect_instruction(vp: &mut Vp, reason: ExitReason) {
 #[inline(never)]
 extern "C" fn reflect(vp: &mut Vp, reason: ExitReason) {
     if vp.reflect_shortly::<false>(reason) {
-        return vp.prepare_l1_entry();
+        return vp.turn_to_l1();
     }
     reflect_in_full(vp, reason)
 }
@@ -239,6 +247,14 @@ fn attend_and_prepare(vp: &mut Vp) {
     vp.prepare_entry();
 }
 
+/// The same after an exit that makes L1 and L2 take turns.
+#[cold]
+#[inline(never)]
+fn attend_to_turn(vp: &mut Vp) {
+    vp.attend_if_needed();
+    vp.prepare_entry();
+}
+
 #[cold]
 #[inline(never)]
 fn settle(vp: &mut Vp) {
@@ -262,6 +278,20 @@ impl Vp {
         if self.attention {
             return attend_and_prepare(self);
         }
+        self.publish_l1_entry();
+    }
+
+    /// The same after an exit of L2.
+    #[inline(always)]
+    fn turn_to_l1(&mut self) {
+        if self.has_attention_due() {
+            return attend_to_turn(self);
+        }
+        self.publish_l1_entry();
+    }
+
+    #[inline(always)]
+    fn publish_l1_entry(&mut self) {
         let cell = self.cell;
         publish_entry(cell);
         if l1_flush_is_asked(cell) {
@@ -270,12 +300,26 @@ impl Vp {
         self.arm_timer();
     }
 
-    /// The same for an entry of L2.
+    /// As [`Vp::prepare_l1_entry`], for an entry of L2.
     #[inline(always)]
     pub fn prepare_l2_entry(&mut self) {
         if self.attention {
             return attend_and_prepare(self);
         }
+        self.publish_l2_entry();
+    }
+
+    /// The same after an exit of L1.
+    #[inline(always)]
+    fn turn_to_l2(&mut self) {
+        if self.has_attention_due() {
+            return attend_to_turn(self);
+        }
+        self.publish_l2_entry();
+    }
+
+    #[inline(always)]
+    fn publish_l2_entry(&mut self) {
         let cell = self.cell;
         publish_entry(cell);
         if l2_flush_is_asked(cell) || self.nested.is_shadow_stale() {

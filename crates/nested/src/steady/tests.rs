@@ -70,7 +70,7 @@ impl Scene {
         self.nested.resume_clean(
             at,
             &self.page,
-            has_more,
+            || has_more,
             &self.vmcs01,
             || (),
             &mut self.vmcs02,

@@ -85,7 +85,7 @@ impl Vp {
     }
 
     /// VMRESUME of L1, if nothing changed that L0 keeps since L2 last ran on this VP. The rest of the
-    /// way is [`Vp::prepare_l2_entry`] where L2 is to be entered; else nothing has been done.
+    /// way is [`Vp::turn_to_l2`] where L2 is to be entered; else nothing has been done.
     #[inline(always)]
     pub fn resume_clean(&mut self) -> Resume {
         let (Some(assist), Some(page)) = (self.nested.assist, self.nested.page) else {
@@ -94,12 +94,11 @@ impl Vp {
         let Some(at) = enlightened_vmcs(&assist) else {
             return Resume::InFull;
         };
-        let has_more = self.nested.view.has_reflected();
-        let vmcs02 = &self.nested.vmcs02;
+        let (view, vmcs02) = (&self.nested.view, &self.nested.vmcs02);
         let resume = self.nested.logic.resume_clean(
             at,
             &page,
-            has_more,
+            || view.has_reflected(),
             &CurrentVmcs,
             || load(vmcs02),
             &mut CurrentVmcs,
@@ -159,7 +158,6 @@ impl Vp {
     fn note_entry(&mut self) {
         self.nested.is_02_current = true;
         self.count(Counter::NestedEntries);
-        self.attend_if_needed();
     }
 
     /// Says why L1's entry did not come to pass, the first times.

@@ -66,7 +66,7 @@ impl Vp {
 
     /// Turns the exit, as hardware reported it, into one of L1's, if nothing but what hardware
     /// switches is to be switched. Returns whether it did; the rest of the way is
-    /// [`Vp::prepare_l1_entry`]. `IS_INSTRUCTION`: the reason is among
+    /// [`Vp::turn_to_l1`]. `IS_INSTRUCTION`: the reason is among
     /// [`INSTRUCTIONS`](nested::reflect::INSTRUCTIONS).
     #[inline(always)]
     pub fn reflect_shortly<const IS_INSTRUCTION: bool>(&mut self, reason: ExitReason) -> bool {
@@ -86,7 +86,6 @@ impl Vp {
         }
         self.nested.is_02_current = false;
         self.count(Counter::Reflected);
-        self.attend_if_needed();
         true
     }
 
