@@ -76,6 +76,7 @@ Examples:
   cargo hynest bench --only enlightened,plain   one boot
   cargo hynest bench --only enlightened,no-gpa-flush
                                                 what that enlightenment is worth
+  cargo hynest bench --only saving              what it costs to save and to restore an L1
   cargo hynest bench --json > before.json       the figures, to keep
   cargo hynest bench --compare before.json      what has become better or worse since
   cargo hynest bench --show before.json         the tables again, without measuring

@@ -16,6 +16,11 @@ pub enum FromL0 {
     Counters(Counters),
     /// The clean-field auditor found something, the first time at this place.
     StaleField(StaleField),
+    /// The partition has been saved.
+    Saved {
+        /// Ticks that it took.
+        ticks: u64,
+    },
     /// How it ended; nothing follows.
     End(End),
 }
@@ -41,6 +46,9 @@ pub struct Start {
     /// Whether hardware hides changes of the TSC's rate.
     #[serde(default)]
     pub tsc_scaling: bool,
+    /// Ticks that loading L1 took, where it was restored; else 0.
+    #[serde(default)]
+    pub load_ticks: u64,
     /// What L1 is offered, by name.
     pub enlightenments: Vec<String>,
 }

@@ -89,6 +89,9 @@ pub fn run(
                     }
                     other => other.context("cannot write the console's output")?,
                 }
+                if watch.summary.up_after.is_none() && !watch.summary.steps.is_empty() {
+                    watch.summary.up_after = Some(started.elapsed().as_secs_f64());
+                }
             }
             Ok(Event::Keys(bytes)) => {
                 let (bytes, end) = escape.pass(&bytes);
@@ -218,6 +221,7 @@ fn note(summary: &mut Summary, console: &mut Console, report: &Report) -> io::Re
                 )?;
                 summary.l0 = Some(start);
             }
+            Ok(FromL0::Saved { ticks }) => summary.save_ticks = Some(ticks),
             Ok(FromL0::Counters(counters)) => summary.counters = Some(counters),
             // L0's log has a line of it.
             Ok(FromL0::StaleField(stale)) => summary.stale_fields.push(stale),

@@ -68,6 +68,12 @@ pub struct Summary {
     pub stale_fields: Vec<StaleField>,
     /// Lines that no run should show.
     pub warnings: Vec<String>,
+    /// Seconds from the emulator's start until L1's init was at a step.
+    #[serde(default)]
+    pub up_after: Option<f64>,
+    /// Ticks that L0 took to save the partition.
+    #[serde(default)]
+    pub save_ticks: Option<u64>,
     /// The partition as it was saved.
     #[serde(default)]
     pub saved: Option<Saved>,

@@ -74,6 +74,7 @@ pub fn create(
         TscScaling::Off => false,
     };
     let here = setup_here(&capabilities, &controls, options, vps, tsc_hz);
+    let begun_at = tsc::now();
     let origin = match options.restore {
         Some(position) => match snapshots::open(position, tsc_hz, &here) {
             Ok(saved) => restore(information, saved, tsc_hz, scales_tsc),
@@ -92,6 +93,7 @@ pub fn create(
         beginning,
     } = origin;
     let is_restored = matches!(beginning, Beginning::Saved(_));
+    let load_ticks = is_restored.then(|| tsc::now().wrapping_sub(begun_at));
     let Some(clock) = TimerClock::new(time.guest_hz(), setup.apic_hz) else {
         fatal::refuse(format_args!("a TSC of {tsc_hz} Hz drives no APIC timer"))
     };
@@ -104,7 +106,7 @@ pub fn create(
         tsc_hz,
         shadow_bitmaps.is_some(),
         scales_tsc,
-        is_restored,
+        load_ticks,
     );
     let address_width = setup.physical_address_bits;
     let shadows =
@@ -384,19 +386,21 @@ fn report_start(
     tsc_hz: u64,
     shadows_vmcs: bool,
     scales_tsc: bool,
-    is_restored: bool,
+    load_ticks: Option<u64>,
 ) {
     let brand = cpuid::brand();
     output::write(
         Channel::Report,
         format_args!(
-            "{{\"event\":\"start\",\"version\":\"{}\",\"cpu\":\"{}\",\"vendor\":\"{}\",\"cpus\":{},\"vps\":{},\"memory\":{},\"tsc_hz\":{tsc_hz},\"vmcs_shadowing\":{shadows_vmcs},\"tsc_scaling\":{scales_tsc},\"restored\":{is_restored},\"enlightenments\":[",
+            "{{\"event\":\"start\",\"version\":\"{}\",\"cpu\":\"{}\",\"vendor\":\"{}\",\"cpus\":{},\"vps\":{},\"memory\":{},\"tsc_hz\":{tsc_hz},\"vmcs_shadowing\":{shadows_vmcs},\"tsc_scaling\":{scales_tsc},\"restored\":{},\"load_ticks\":{},\"enlightenments\":[",
             env!("CARGO_PKG_VERSION"),
             Escaped(brand.text().trim()),
             Escaped(cpuid::vendor().text()),
             per_cpu::online().count(),
             setup.vps,
             setup.memory,
+            load_ticks.is_some(),
+            load_ticks.unwrap_or(0),
         ),
     );
     for (i, one) in setup.enlightenments.iter().enumerate() {

@@ -17,6 +17,7 @@ use crate::cpu::{tsc, zero};
 use crate::disk::{self, Disk, Position};
 use crate::fatal::{self, End};
 use crate::log;
+use crate::output::{self, Channel};
 
 /// Why a partition cannot be saved, or taken up.
 pub enum Problem {
@@ -111,10 +112,17 @@ impl Vp {
         };
         let outcome = self.with_each_stopped(Self::leave_state, |vp| write(vp.partition, position));
         match outcome {
-            Ok((header, ticks)) => fatal::end(
-                End::Saved,
-                format_args!("{} pages of memory, {ticks} ticks", header.data_pages),
-            ),
+            Ok((header, ticks)) => {
+                let pages = header.data_pages;
+                output::write(
+                    Channel::Report,
+                    format_args!("{{\"event\":\"saved\",\"pages\":{pages},\"ticks\":{ticks}}}\n"),
+                );
+                fatal::end(
+                    End::Saved,
+                    format_args!("{pages} pages of memory, {ticks} ticks"),
+                )
+            }
             Err(error) => log!("the partition cannot be saved and goes on: {error}"),
         }
     }

@@ -7,6 +7,7 @@ mod compare;
 mod goals;
 mod plan;
 mod results;
+mod saving;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use crate::image;
 use crate::machine;
 use crate::paths::{self, Paths};
 use crate::pool;
-use crate::progress::Pieces;
+use crate::progress::{self, Pieces};
 use crate::report::Summary;
 
 use compare::Comparison;
@@ -42,6 +43,7 @@ pub fn help() -> String {
     for one in CONFIGURATIONS {
         out += &format!("\n  {:<16}{}", one.name, one.about);
     }
+    out += &format!("\n  {:<16}{}", saving::NAME, saving::ABOUT);
     out
 }
 
@@ -55,7 +57,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<u8> {
     };
     let (results, failures) = match &options.show {
         Some(path) => (Results::read(path)?, Vec::new()),
-        None => measure(paths, boots, options.jobs)?,
+        None => measure(paths, boots, plan::is_saving(&options.only), options.jobs)?,
     };
     let comparison = baseline
         .as_ref()
@@ -130,6 +132,7 @@ impl Programs {
 fn measure(
     paths: &Paths,
     boots: Vec<Vec<&'static Configuration>>,
+    is_saving: bool,
     jobs: Option<usize>,
 ) -> Result<(Results, Vec<anyhow::Error>)> {
     deps::ensure(deps::FOR_A_RUN)?;
@@ -170,6 +173,20 @@ fn measure(
         date: results::today(),
         ..Results::default()
     };
+    if is_saving {
+        // One at a time: they are measured in seconds, too.
+        for (steps, about) in saving::HISTORIES {
+            let what = format!("saving and restoring: {about}");
+            let measured = progress::step(&what, || saving::measure(&programs, steps, about));
+            match measured {
+                Ok((one, setup)) => {
+                    results.describe(&setup);
+                    results.saving.push(one);
+                }
+                Err(error) => failures.push(error),
+            }
+        }
+    }
     for (boot, summary) in summaries.into_iter().flatten() {
         for one in boot {
             results.enter(one, &summary);

@@ -3,6 +3,8 @@
 use anyhow::{Result, bail};
 use hyperv::enlightenments::{Enlightenment, Set};
 
+use super::saving;
+
 /// A way to run hynest and its L1, under which operations are measured.
 #[derive(Debug)]
 pub struct Configuration {
@@ -231,9 +233,10 @@ impl Configuration {
 
 /// The configurations that `only` names (all of them when it names none), boot by boot.
 pub fn boots(only: &[String]) -> Result<Vec<Vec<&'static Configuration>>> {
-    for name in only {
+    for name in only.iter().filter(|name| *name != saving::NAME) {
         if !CONFIGURATIONS.iter().any(|known| known.name == name) {
-            let names: Vec<&str> = CONFIGURATIONS.iter().map(|known| known.name).collect();
+            let mut names: Vec<&str> = CONFIGURATIONS.iter().map(|known| known.name).collect();
+            names.push(saving::NAME);
             bail!(
                 "there is no configuration '{name}'; there are: {}",
                 names.join(", ")
@@ -251,6 +254,11 @@ pub fn boots(only: &[String]) -> Result<Vec<Vec<&'static Configuration>>> {
         }
     }
     Ok(boots)
+}
+
+/// Whether saving is measured, too.
+pub fn is_saving(only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|name| name == saving::NAME)
 }
 
 #[cfg(test)]

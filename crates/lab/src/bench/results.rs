@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Configuration;
+use super::saving::Saving;
 use crate::events::Measurement;
 use crate::paths;
-use crate::report::Summary;
+use crate::report::{Setup, Summary};
 
 /// All figures of a benchmark.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -24,6 +25,9 @@ pub struct Results {
     pub kernel: String,
     /// By configuration, in the order of the plan.
     pub configurations: Vec<Measured>,
+    /// What saving and restoring cost, by what L1 has done.
+    #[serde(default)]
+    pub saving: Vec<Saving>,
 }
 
 /// The figures of one configuration.
@@ -75,12 +79,17 @@ impl Results {
         self.configuration(configuration)?.operations.get(operation)
     }
 
-    /// Enters what a run measured for a configuration.
-    pub fn enter(&mut self, one: &Configuration, summary: &Summary) {
-        let setup = &summary.setup;
+    /// Says what the figures are of.
+    pub fn describe(&mut self, setup: &Setup) {
         self.emulator.clone_from(&setup.emulator);
         self.cpu_model.clone_from(&setup.cpu_model);
         self.kernel.clone_from(&setup.kernel);
+    }
+
+    /// Enters what a run measured for a configuration.
+    pub fn enter(&mut self, one: &Configuration, summary: &Summary) {
+        let setup = &summary.setup;
+        self.describe(setup);
         let of_this = |m: &&Measurement| m.label.as_deref() == Some(one.label);
         self.configurations.push(Measured {
             name: one.name.to_owned(),

@@ -7,6 +7,7 @@ use owo_colors::OwoColorize;
 use super::goals::{self, OPERATIONS, RATIO};
 use super::plan::WORTH;
 use super::results::{Figure, Results};
+use super::saving;
 use crate::costs::thousands;
 
 /// A column's head, and to which side its cells go.
@@ -61,6 +62,7 @@ pub fn text(results: &Results, colour: bool) -> String {
         operations(results, colour),
         worth(results),
         accesses(results),
+        saving::text(&results.saving),
     ] {
         if !part.is_empty() {
             out += "\n";

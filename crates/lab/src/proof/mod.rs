@@ -129,6 +129,7 @@ mod tests {
                 tsc_hz: 1,
                 vmcs_shadowing: true,
                 tsc_scaling: true,
+                load_ticks: 0,
                 enlightenments: offered.split(' ').map(str::to_owned).collect(),
             }),
             l1: Some(L1 {
