@@ -142,7 +142,11 @@ pub fn create(
         text: options.text,
         is_audited: options.audit == Audit::CleanFields,
         beginning,
-        save: options.save.map(|to| SaveOrder::new(to, options.save_at)),
+        save: options.save.map(|to| {
+            // A run that goes on has had instructions of its own for loading.
+            let from = if is_restored { tsc::now() } else { 0 };
+            SaveOrder::new(to, options.save_at.map(|at| from.saturating_add(at)))
+        }),
         devices,
         clock,
     })
