@@ -33,6 +33,9 @@ pub enum Command {
     /// Put every bit that L1 is shown to the test, and show the table
     #[command(after_help = AUDIT_HELP)]
     Audit(Audit),
+    /// Save and restore L1 again and again while the TSC's rate changes, and compare its and its L2s' clocks and memory
+    #[command(after_help = SOAK_HELP)]
+    Soak(Soak),
     /// Run all tests: on the host, of the image, in the machine
     #[command(after_help = TEST_HELP)]
     Test(Test),
@@ -96,6 +99,19 @@ Examples:
 
 The last line is 'N passed, N failed'; the exit status is 0 only if none failed.";
 
+const SOAK_HELP: &str = "\
+An L1 Linux with two processors and three kinds of L2s, which all read their clocks without pause or check their memory,
+is saved at random moments, within an L2's run, too, and goes on beside TSCs of other rates, which hardware hides or L1
+learns of; and the rate changes under it in place. All of that is drawn by the seed. No clock may go back, step, or
+deviate from L0's by more than 200 ppm; L1 is to be told of each move.
+
+Examples:
+  cargo hynest soak                             200 changes of the rate, 50 moves
+  cargo hynest soak --seed 7 --changes 20 --moves 5
+  cargo hynest soak --json                      what came of it, for programs
+
+The exit status is 0 only if all is right. The logs are in target/hynest/soak.";
+
 const AUDIT_HELP: &str = "\
 A payload as L1 goes through CPUID, the VMX capability MSRs and the Hv#1 leaves, exercises what each bit that is shown
 promises, and tries whether what is not shown is refused. It does so with L2s by VMPTRLD and by the enlightened VMCS,
@@ -114,6 +130,29 @@ const CLEAN_HELP: &str = "\
 Examples:
   cargo hynest clean        what was built, and leftovers of killed runs
   cargo hynest clean --all  the downloaded kernel, too: the next run takes Debian's newest";
+
+/// Options of `soak`.
+#[derive(Args, Debug)]
+pub struct Soak {
+    /// What draws moments and rates
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// How often the rate changes in place
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub changes: u32,
+    /// How often L1 is saved and restored
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub moves: u32,
+    /// Print what came of it as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// An image of L0 to boot in place of the one of this tree
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub image: Option<PathBuf>,
+    /// A vmm to run in place of the one of this tree
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub vmm: Option<PathBuf>,
+}
 
 /// Options of `run`.
 #[derive(Args, Debug)]
@@ -171,8 +210,9 @@ pub struct Run {
     /// A guest may have the TSC's rate change: by a 32-bit OUT of the rate in Hz to port 0x5C4
     #[arg(long)]
     tsc_rate_port: bool,
-    /// How often the rate changes in the step 'clocks', at points that the seed chooses [default SEED: 1]
-    #[arg(long, value_name = "COUNT[:SEED]")]
+    /// How often the rate changes in the step 'clocks', at points that the seed chooses [default SEED: 1].
+    /// MOVES: it is saved and restored so often meanwhile, and goes on until then
+    #[arg(long, value_name = "COUNT[:SEED[:MOVES]]")]
     clock_changes: Option<String>,
     /// The rate of the machine's TSC, in Hz or as 150M; it counts instructions [default: 100M]
     #[arg(long, value_name = "RATE")]
@@ -180,7 +220,7 @@ pub struct Run {
     /// Save L1 with its L2s to this file and end: at the step 'save', at Ctrl-A S, or at --save-at
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Save after so many instructions of the machine, such as 1.5G
+    /// Save after so many instructions of the machine, such as 1.5G; with --restore, from where L1 goes on
     #[arg(long, value_name = "COUNT", requires = "save")]
     save_at: Option<Count>,
     /// Go on with what --save has saved, in place of booting an L1; with --do, when its step ends, with those steps

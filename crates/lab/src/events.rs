@@ -207,6 +207,9 @@ impl Clock {
 pub struct Clocks {
     /// How often it changed.
     pub changes: u64,
+    /// How often L1 was saved and restored meanwhile.
+    #[serde(default)]
+    pub moves: u64,
     /// Which changes.
     pub seed: u64,
     /// How long it took, by L1's clock.

@@ -2,7 +2,7 @@
 //!
 //! From the outside in: [`cli`] and [`scenario`] say what is wanted; [`run`] gets and builds it ([`deps`], [`kernel`],
 //! [`initramfs`], [`image`], [`disk`]); [`machine`] runs it in an [`emulator`] and sorts what comes out ([`frames`],
-//! [`console`], [`events`]) into a [`report`]. [`mod@test`] and [`audit`] run many of them.
+//! [`console`], [`events`]) into a [`report`]. [`mod@test`], [`audit`], [`bench`] and [`soak`] run many of them.
 
 #![forbid(unsafe_code)]
 
@@ -29,11 +29,13 @@ mod paths;
 mod pool;
 mod progress;
 mod proof;
+mod random;
 mod rate_changes;
 mod report;
 mod run;
 mod scenario;
 mod snapshot;
+mod soak;
 mod state_disk;
 mod steps;
 mod test;
@@ -89,6 +91,7 @@ fn execute(command: &Command) -> Result<u8> {
         }
         Command::Audit(options) => audit::run(&paths, options),
         Command::Bench(options) => bench::run(&paths, options),
+        Command::Soak(options) => soak::run(&paths, options),
         Command::Test(options) => test::run(&paths, options),
         Command::Clean(options) => clean::clean(&paths, options.all).map(|()| 0),
     }

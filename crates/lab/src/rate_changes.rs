@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use hyperv::clock::{RateChange, ReferenceTime};
 
+use crate::random::Random;
+
 /// How many changes a seed stands for unless it says how many.
 const COUNT: u32 = 20;
 /// A seed is good for no more: L0's command line has to hold them.
@@ -30,16 +32,13 @@ pub fn parse(text: &str) -> Result<Vec<RateChange>> {
 fn random(text: &str) -> Result<Vec<RateChange>> {
     let (seed, count) = seed_and_count(text, COUNT)?;
     ensure!(count <= MOST, "there can be {MOST} changes at the most");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut at = BEGIN;
     let changes = (0..count).map(|_| {
-        at += GAPS.0 + random.next() % (GAPS.1 - GAPS.0);
-        // Any ratio to the one before is as likely as any other.
-        let share = random.next() as f64 / u64::MAX as f64;
-        let khz = RATES_KHZ.0 * (RATES_KHZ.1 / RATES_KHZ.0).powf(share);
+        at += random.between(GAPS);
         RateChange {
             at: ReferenceTime(at),
-            hz: khz as u32 * 1000,
+            hz: random.ratio(RATES_KHZ) as u32 * 1000,
         }
     });
     Ok(changes.collect())
@@ -54,25 +53,19 @@ fn seed_and_count(text: &str, default: u32) -> Result<(u64, u32)> {
     both.context("it is no random:SEED or random:SEED:COUNT, such as random:7:20")
 }
 
-/// The changes that the step `clocks` makes, `COUNT` or `COUNT:SEED`, as L1's init is told.
+/// What the step `clocks` goes through, `COUNT[:SEED[:MOVES]]`, as L1's init is told.
 pub fn of_step(text: &str) -> Result<String> {
-    let (count, seed) = text.split_once(':').unwrap_or((text, "1"));
-    let both = count.parse::<u32>().ok().zip(seed.parse::<u64>().ok());
-    let (count, seed) =
-        both.with_context(|| format!("--clock-changes {text}: it is no COUNT or COUNT:SEED"))?;
-    Ok(format!("{count},{seed}"))
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let value = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let value = (value ^ value >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        value ^ value >> 31
+    let mut words = text.split(':');
+    let mut next = |default: &str| words.next().unwrap_or(default).parse::<u64>().ok();
+    let all = next("").zip(next("1")).zip(next("0"));
+    let ((count, seed), moves) = all.filter(|_| words.next().is_none()).with_context(|| {
+        format!("--clock-changes {text}: it is no COUNT, COUNT:SEED or COUNT:SEED:MOVES")
+    })?;
+    for (number, what) in [(count, "changes"), (moves, "moves")] {
+        let is_small = u32::try_from(number).is_ok();
+        ensure!(is_small, "--clock-changes {text}: too many {what}");
     }
+    Ok(format!("{count},{seed},{moves}"))
 }
 
 #[cfg(test)]
@@ -117,8 +110,11 @@ mod tests {
                 "{error}"
             );
         }
-        assert_eq!(of_step("20").unwrap(), "20,1");
-        assert_eq!(of_step("200:9").unwrap(), "200,9");
-        assert!(of_step("many").is_err());
+        assert_eq!(of_step("20").unwrap(), "20,1,0");
+        assert_eq!(of_step("200:9").unwrap(), "200,9,0");
+        assert_eq!(of_step("200:9:50").unwrap(), "200,9,50");
+        for text in ["", "many", "1:2:3:4", "5000000000"] {
+            assert!(of_step(text).is_err(), "{text}");
+        }
     }
 }

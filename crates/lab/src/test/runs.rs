@@ -44,6 +44,8 @@ pub enum Expected {
     SameAs(Vec<String>, fn(&Summary) -> Result<()>),
     /// It is saved, or has been; a second run, with these arguments, goes on, powers off and passes the check.
     GoesOn(&'static [&'static str], fn(&Summary) -> Result<()>),
+    /// These are arguments of `cargo hynest soak`, and all is right.
+    Soaks,
 }
 
 /// No run takes longer than this on a machine that is not stuck.
@@ -145,6 +147,7 @@ impl Run {
                 Ok((self.goes_on(paths, arguments, *check), Vec::new()))
             }
             Expected::SavedTimes(times) => self.chain(paths, *times),
+            Expected::Soaks => Ok((self.soaks(), Vec::new())),
             Expected::Refusal(text) => Ok((self.is_refused(text), Vec::new())),
         }
     }
@@ -195,6 +198,18 @@ impl Run {
         ended
             .as_expected(ending)
             .map_err(|error| ended.explain(&error))
+    }
+
+    fn soaks(&self) -> Result<()> {
+        let output = self.command()?.output().context("the lab does not start")?;
+        ensure!(
+            output.status.success(),
+            "{}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
     }
 
     fn is_refused(&self, text: &str) -> Result<()> {
@@ -262,7 +277,10 @@ impl Run {
         let mut command =
             Command::new(std::env::current_exe().context("the lab cannot find itself")?);
         command
-            .arg("run")
+            .arg(match self.expected {
+                Expected::Soaks => "soak",
+                _ => "run",
+            })
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
