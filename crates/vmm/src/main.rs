@@ -22,6 +22,7 @@ mod memory;
 mod paging;
 mod random;
 mod read_clock;
+mod reference;
 mod report;
 mod save;
 mod stats;

@@ -97,6 +97,13 @@ pub const CONFIGURATIONS: &[Configuration] = &[
         ..ENLIGHTENED
     },
     Configuration {
+        name: "another-rate",
+        about: "all enlightenments; the TSC's rate changes, L0 emulates",
+        arguments: &["--tsc-rate-port", "--tsc-scaling", "off"],
+        operations: &["rdtsc-emulated", "rdtsc"],
+        ..ENLIGHTENED
+    },
+    Configuration {
         name: "two-vps",
         about: "all enlightenments, two VPs",
         cpus: 2,
@@ -186,6 +193,11 @@ pub const WORTH: &[Worth] = &[
         "enlightened",
         "no-stimer",
     ),
+    Worth {
+        enlightenment: Enlightenment::Reenlightenment,
+        with: ("another-rate", "rdtsc"),
+        without: ("another-rate", "rdtsc-emulated"),
+    },
     same(
         Enlightenment::TlbFlush,
         "l1-tlb-flush",

@@ -236,6 +236,12 @@ fn worth(results: &Results) -> String {
         out += "  Without direct-flush, L1 answers the flush (hv-flush). ";
         out += "tlb-flush and ipi: of L1, on two VPs.\n";
     }
+    let reads = rows
+        .iter()
+        .any(|row| row[0] == Enlightenment::Reenlightenment.name());
+    if reads {
+        out += "  Reenlightenment: L2 reads its TSC after another rate, when L1 has taken note of it, and before.\n";
+    }
     out
 }
 
@@ -334,6 +340,7 @@ pub fn markdown(results: &Results) -> String {
 fn label(operation: &str) -> &str {
     match operation {
         "l1-clock" => "L1 reads the time",
+        "rdtsc" => "L2 reads its TSC, when L1 has taken note of another rate and before",
         "l1-tlb-flush" => "L1 flushes another VP's TLB, twice a permission",
         "l1-ipi" => "L1 interrupts another VP",
         _ => goals::operation(operation).map_or(operation, |known| known.label),

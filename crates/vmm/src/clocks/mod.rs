@@ -11,7 +11,6 @@ mod course;
 mod l1;
 mod l2;
 mod payload;
-mod reference;
 mod told;
 
 use std::path::PathBuf;
@@ -25,11 +24,11 @@ use serde::Serialize;
 
 use self::changes::Changes;
 use self::course::Deviation;
-use self::reference::Reference;
 use self::told::Told;
 use crate::affinity::{self, Cpus};
 use crate::counters::CounterPort;
 use crate::error::{Error, Result, last_system_error};
+use crate::reference::Reference;
 use crate::report::Report;
 
 /// What `vmm clocks` was asked for.

@@ -6,6 +6,7 @@
 //! are subtracted, so that the markers and the reading do not count.
 
 mod companion;
+mod emulated;
 mod figure;
 mod l1;
 mod machine;
@@ -23,6 +24,7 @@ pub use self::machine::MAX_REPETITIONS;
 pub use self::operation::Operation;
 pub use self::window::Window;
 
+use self::emulated::Emulated;
 use self::figure::{Figure, Skipped};
 use self::machine::{Machine, Run};
 use self::operation::MachineKind;
@@ -82,6 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     affinity::pin(Some(cpu))?;
     let mut bench = Bench {
         arguments,
+        cpu,
         other_cpu: (0..cpus.count()).map(|n| cpus.nth(n)).find(|&n| n != cpu),
         port: CounterPort::find(),
         host,
@@ -109,6 +112,8 @@ struct Calibrated {
 
 struct Bench<'a> {
     arguments: &'a Arguments,
+    /// The CPU on which this thread runs.
+    cpu: usize,
     /// A CPU on which this thread does not run.
     other_cpu: Option<usize>,
     port: Option<CounterPort>,
@@ -144,6 +149,10 @@ impl Bench<'_> {
                     _ => run(&mut l1::cpuid),
                 };
                 (run.0, run.1, empty.0, empty.1)
+            }
+            Some((kind, entry)) if operation == Operation::RdtscEmulated => {
+                let (run, empty) = self.run_emulated(operation, kind, entry)?;
+                (run.samples, run.counters, empty.samples, empty.counters)
             }
             Some((kind, entry)) => {
                 self.check(operation, kind)?;
@@ -221,6 +230,35 @@ impl Bench<'_> {
         }
         // It was just put there when it was not.
         self.machine.as_mut().ok_or(Error::NotOffered("a VM"))
+    }
+
+    /// The payload and the empty loop, whose own reads of the TSC are emulated, too.
+    fn run_emulated(
+        &mut self,
+        operation: Operation,
+        kind: MachineKind,
+        entry: Entry,
+    ) -> Result<(Run, Run)> {
+        let Arguments {
+            warm_up,
+            repetitions,
+            ..
+        } = *self.arguments;
+        let (port, cpu, name) = (self.port, self.cpu, operation.name());
+        let machine = &mut self.calibrated(kind)?.machine;
+        machine.run(name, entry, 0, warm_up.max(1), None)?;
+        let emulated = Emulated::begin(name, port, cpu)?;
+        let empty = machine.run("empty", Entry::Empty, 0, repetitions, port)?;
+        let run = machine.run(name, entry, 0, repetitions, port)?;
+        let went_on = emulated.goes_on()?;
+        emulated.end()?;
+        match went_on {
+            true => Ok((run, empty)),
+            false => Err(Error::NotMeasurable {
+                operation: name,
+                why: "L1 took note of the TSC's rate too early".into(),
+            }),
+        }
     }
 
     fn run_payload(

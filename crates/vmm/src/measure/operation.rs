@@ -28,6 +28,10 @@ pub enum Operation {
     Wrmsr,
     /// RDMSR of IA32_FS_BASE, which KVM lets L2 read without an exit
     RdmsrFsBase,
+    /// RDTSC, which KVM lets L2 execute without an exit
+    Rdtsc,
+    /// The same while L0 emulates the TSC, as L1 has not taken note of another rate (needs L0's port for the rate)
+    RdtscEmulated,
     /// VMCALL: a KVM hypercall that does nothing
     Vmcall,
     /// OUT to L1's user space
@@ -73,6 +77,8 @@ impl Operation {
             Operation::Rdmsr => "rdmsr",
             Operation::Wrmsr => "wrmsr",
             Operation::RdmsrFsBase => "rdmsr-fs-base",
+            Operation::Rdtsc => "rdtsc",
+            Operation::RdtscEmulated => "rdtsc-emulated",
             Operation::Vmcall => "vmcall",
             Operation::Out => "out",
             Operation::MmioRead => "mmio-read",
@@ -98,6 +104,7 @@ impl Operation {
             Operation::Rdmsr => (MachineKind::Bare, Entry::Rdmsr),
             Operation::Wrmsr => (MachineKind::Bare, Entry::Wrmsr),
             Operation::RdmsrFsBase => (MachineKind::Bare, Entry::RdmsrFsBase),
+            Operation::Rdtsc | Operation::RdtscEmulated => (MachineKind::Bare, Entry::Rdtsc),
             Operation::Vmcall => (MachineKind::Bare, Entry::Vmcall),
             Operation::Out => (MachineKind::Bare, Entry::Out),
             Operation::MmioRead => (MachineKind::Bare, Entry::MmioRead),

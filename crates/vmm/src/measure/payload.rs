@@ -53,6 +53,8 @@ entries! {
     Wrmsr = vmm_payload_wrmsr,
     /// RDMSR of IA32_FS_BASE.
     RdmsrFsBase = vmm_payload_rdmsr_fs_base,
+    /// RDTSC.
+    Rdtsc = vmm_payload_rdtsc,
     /// VMCALL.
     Vmcall = vmm_payload_vmcall,
     /// OUT to [`port::OUT`].

@@ -152,6 +152,14 @@ vmm_payload_rdmsr_fs_base:
     rdmsr
     again
 
+# RDTSC, which KVM lets through.
+    .globl vmm_payload_rdtsc
+    .balign 16, 0xCC
+vmm_payload_rdtsc:
+    begin
+    rdtsc
+    again
+
 # A KVM hypercall that does nothing: KVM_HC_VAPIC_POLL_IRQ. RCX is 0, which is
 # no Hyper-V call code.
     .globl vmm_payload_vmcall
