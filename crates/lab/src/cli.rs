@@ -204,7 +204,7 @@ pub struct Run {
     #[arg(long, value_name = "WHEN")]
     tsc_scaling: Option<TscScaling>,
     /// From this second on, the machine's TSC is taken to run at this rate, in Hz or as 150M; again for each change.
-    /// Or random:SEED[:COUNT]: changes at random, from second 10 on [default COUNT: 20]
+    /// Or random:SEED, or random:SEED:COUNT: changes at random, from second 10 on [default COUNT: 20]
     #[arg(long, value_name = "AT=RATE")]
     tsc_rate_change: Option<Vec<String>>,
     /// A guest may have the TSC's rate change: by a 32-bit OUT of the rate in Hz to port 0x5C4

@@ -2,7 +2,7 @@
 //!
 //! From the outside in: [`cli`] and [`scenario`] say what is wanted; [`run`] gets and builds it ([`deps`], [`kernel`],
 //! [`initramfs`], [`image`], [`disk`]); [`machine`] runs it in an [`emulator`] and sorts what comes out ([`frames`],
-//! [`console`], [`events`]) into a [`report`]. [`mod@test`], [`audit`], [`bench`] and [`soak`] run many of them.
+//! [`console`], [`events`]) into a [`report`]. [`mod@test`], [`audit`], [`mod@bench`] and [`soak`] run many of them.
 
 #![forbid(unsafe_code)]
 

@@ -36,12 +36,12 @@ pub extern "C" fn l1_exited(vp: &mut Vp) {
 /// others first.
 #[inline(never)]
 extern "C" fn l1_exited_otherwise(vp: &mut Vp, reason: ExitReason) {
-    if reason == ExitReason::new(BasicExitReason::Invvpid) {
-        return l1_invvpid(vp, reason);
-    } else if reason == ExitReason::new(BasicExitReason::Wrmsr) {
+    if reason == ExitReason::new(BasicExitReason::Wrmsr) {
         return l1_wrmsr(vp);
     } else if reason == ExitReason::new(BasicExitReason::Cpuid) {
         return l1_cpuid(vp);
+    } else if reason == ExitReason::new(BasicExitReason::Invvpid) {
+        return l1_invvpid(vp, reason);
     }
     other_l1_exit(vp, reason)
 }

@@ -86,6 +86,8 @@ impl Xsave {
         self.instructions & XSAVES != 0
     }
 
+    /// A sub-leaf of 0xD. Not inlined: it takes more registers than all other leaves, and each CPUID would save them.
+    #[inline(never)]
     pub(super) fn leaf(&self, subleaf: u32, xcr0: u64) -> Registers {
         match subleaf {
             0 if self.supported == 0 => Registers::default(),
