@@ -78,7 +78,12 @@ fn number(figure: Option<i64>) -> String {
 
 fn exits(figure: Option<&Figure>) -> String {
     let exits = figure.and_then(|figure| figure.exits);
-    exits.map_or_else(|| "-".to_owned(), |exits| format!("{exits:.1}"))
+    exits.map_or_else(|| "-".to_owned(), tenths)
+}
+
+/// Rounded before it is shown: no "-0.0".
+fn tenths(number: f64) -> String {
+    format!("{:.1}", (number * 10.0).round() / 10.0 + 0.0)
 }
 
 /// Every operation, beside what it costs elsewhere and what it should cost.
@@ -205,11 +210,7 @@ fn worth(results: &Results) -> String {
             number(off.zip(on).map(|(off, on)| off - on)),
             exits(with),
             exits(without),
-            // Rounded before it is shown: no "-0.0".
-            fewer.map_or_else(
-                || "-".to_owned(),
-                |fewer| format!("{:.1}", (fewer * 10.0).round() / 10.0 + 0.0),
-            ),
+            fewer.map_or_else(|| "-".to_owned(), tenths),
         ]);
     }
     if rows.is_empty() {
