@@ -9,8 +9,6 @@ use core::arch::asm;
 use platform::counters::{Counter, DATA_PORT, IDENTITY, NO_COUNTER, SAVE, SELECT_PORT};
 use platform::text;
 
-use crate::error::{Error, Result};
-
 /// How many ports the device takes, from [`SELECT_PORT`] on.
 const PORTS: u64 = 8;
 
@@ -49,19 +47,14 @@ impl CounterPort {
         unsafe { outl(SELECT_PORT, SAVE) }
     }
 
-    /// Has the machine's TSC change its rate, as L0 takes it. All VPs' guests wait for it.
-    ///
-    /// # Errors
-    /// [`Error::NoRatePort`] where L0 does not allow that.
-    pub fn change_tsc_rate(self, hz: u32) -> Result<()> {
+    /// Has the machine's TSC change its rate, as L0 takes it. All VPs' guests wait for it. Returns
+    /// whether L0 has counted it: not where it does not allow that, nor where the machine was saved
+    /// and taken up meanwhile, by an L0 that counts from anew.
+    pub fn change_tsc_rate(self, hz: u32) -> bool {
         let before = self.one(Counter::TscRateChanges);
         // SAFETY: as below; L0 writes no memory of this process for it.
         unsafe { outl(DATA_PORT, hz) };
-        // It is another number, too, where L0 counts from anew because it took up a saved machine.
-        match self.one(Counter::TscRateChanges) == before {
-            true => Err(Error::NoRatePort),
-            false => Ok(()),
-        }
+        self.one(Counter::TscRateChanges) != before
     }
 
     /// The text that L0 was started with, if there is one that nobody has taken: it is, by this.

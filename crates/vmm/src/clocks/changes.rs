@@ -1,9 +1,10 @@
 //! When the TSC's rate changes: at points of the readers' own, which a seed chooses.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::counters::CounterPort;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::random::Random;
 
 /// From one change to the next, in points that all readers pass together. L1 takes note a
@@ -17,6 +18,8 @@ const RATES_KHZ: (f64, f64) = (20_000.0, 1_000_000.0);
 pub struct Changes {
     plan: Mutex<Plan>,
     original_hz: u32,
+    /// Changes in a row that L0 has not counted.
+    uncounted: AtomicU32,
 }
 
 struct Plan {
@@ -38,6 +41,7 @@ impl Changes {
                 points,
             }),
             original_hz,
+            uncounted: AtomicU32::new(0),
         }
     }
 
@@ -46,13 +50,27 @@ impl Changes {
     pub fn pass_point(&self, port: Option<CounterPort>) -> Result<bool> {
         match self.due() {
             Due::Now(hz) => {
-                if let Some(port) = port {
-                    port.change_tsc_rate(hz)?;
-                }
-                Ok(true)
+                let counted = port.is_none_or(|port| port.change_tsc_rate(hz));
+                self.note(counted).map(|()| true)
             }
             Due::Later => Ok(true),
             Due::Never => Ok(false),
+        }
+    }
+
+    /// Takes note of whether L0 has counted a change.
+    ///
+    /// # Errors
+    /// [`Error::NoRatePort`] if it has not twice in a row, which no save in between explains.
+    fn note(&self, counted: bool) -> Result<()> {
+        let uncounted = match counted {
+            true => 0,
+            false => self.uncounted.load(Ordering::Relaxed) + 1,
+        };
+        self.uncounted.store(uncounted, Ordering::Relaxed);
+        match uncounted {
+            0 | 1 => Ok(()),
+            _ => Err(Error::NoRatePort),
         }
     }
 
@@ -130,6 +148,15 @@ mod tests {
         // Log-uniform: the middle of the range is its geometric mean, 141 MHz.
         let slow = rates().filter(|&hz| hz < 141_000_000).count();
         assert!((70..130).contains(&slow), "{slow}");
+    }
+
+    #[test]
+    fn one_change_may_go_uncounted_and_no_two_in_a_row() {
+        let changes = Changes::new(9, 1, 100_000_000);
+        for counted in [true, false, true, false] {
+            assert!(changes.note(counted).is_ok());
+        }
+        assert!(matches!(changes.note(false), Err(Error::NoRatePort)));
     }
 
     #[test]
