@@ -27,6 +27,7 @@ mod machine;
 mod pack;
 mod paths;
 mod pool;
+mod programs;
 mod progress;
 mod proof;
 mod random;

@@ -21,6 +21,11 @@ impl Random {
         range.0 + self.next() % (range.1 - range.0)
     }
 
+    /// A place in what has so many.
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
     /// A number in the range, any ratio to the one before as likely as any other.
     pub fn ratio(&mut self, range: (f64, f64)) -> f64 {
         let share = self.next() as f64 / u64::MAX as f64;

@@ -24,6 +24,7 @@ use crate::image;
 use crate::machine;
 use crate::paths::{self, Paths};
 use crate::pool;
+use crate::programs::{self, Programs as Both};
 use crate::progress::{self, Pieces};
 use crate::report::Summary;
 
@@ -106,23 +107,19 @@ impl Programs {
     fn build(paths: &Paths, counting: bool) -> Result<Self> {
         let folder = paths.root.join("bench");
         paths::create_dir(&folder)?;
-        let keep = |built: PathBuf, name: &str| {
-            let copy = folder.join(name);
-            paths::write_whole(&copy, &paths::read(&built)?)?;
-            Ok::<_, anyhow::Error>(copy)
-        };
         // The plain image last: it is what later runs find built.
         let counting = match counting {
-            true => Some(keep(
-                image::metal_with(paths, "hynest", &["count-accesses"])?,
-                "hynest-counting",
-            )?),
+            true => {
+                let built = image::metal_with(paths, "hynest", &["count-accesses"])?;
+                Some(programs::keep(&folder, &built, "hynest-counting")?)
+            }
             false => None,
         };
+        let Both { image, vmm } = Both::get(paths, &folder, None, None)?;
         Ok(Self {
+            image,
             counting,
-            image: keep(image::metal(paths, "hynest")?, "hynest")?,
-            vmm: keep(image::program(paths, "vmm")?, "vmm")?,
+            vmm,
             folder,
         })
     }

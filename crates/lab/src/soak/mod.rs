@@ -6,17 +6,17 @@
 mod outcome;
 mod plan;
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cli::Soak as Options;
 use crate::paths::{self, Paths};
+use crate::programs::Programs;
 use crate::progress::Pieces;
 use crate::run::{self, View};
 use crate::scenario::{Count, Rate, Scenario};
-use crate::{deps, image, machine};
+use crate::{deps, machine};
 use outcome::Outcome;
 use plan::Leg;
 
@@ -38,36 +38,12 @@ pub fn run(paths: &Paths, options: &Options) -> Result<u8> {
     Ok(u8::from(!outcome.failures.is_empty()))
 }
 
-/// What runs on every machine: copies, so that all of them run the same whatever is edited meanwhile.
-struct Programs {
-    image: PathBuf,
-    vmm: PathBuf,
-}
-
-impl Programs {
-    fn get(paths: &Paths, options: &Options, folder: &Path) -> Result<Self> {
-        let keep = |given: &Option<PathBuf>, name: &str, built: fn(&Paths) -> Result<PathBuf>| {
-            if let Some(path) = given {
-                return Ok(path.clone());
-            }
-            let copy = folder.join(name);
-            paths::write_whole(&copy, &paths::read(&built(paths)?)?)?;
-            Ok::<_, anyhow::Error>(copy)
-        };
-        Ok(Self {
-            image: keep(&options.image, "hynest", |paths| {
-                image::metal(paths, "hynest")
-            })?,
-            vmm: keep(&options.vmm, "vmm", |paths| image::program(paths, "vmm"))?,
-        })
-    }
-}
-
 fn perform(paths: &Paths, options: &Options) -> Result<Outcome> {
     let logs = paths.root.join("soak");
     paths::create_dir(&logs)?;
     let states = tempfile::tempdir_in(&logs).context("no folder for the saved partitions")?;
-    let programs = Programs::get(paths, options, states.path())?;
+    let given = (options.image.clone(), options.vmm.clone());
+    let programs = Programs::get(paths, states.path(), given.0, given.1)?;
     let legs = plan::legs(options.seed, options.moves);
     let state = |n: usize| states.path().join(format!("state-{}", n % 2));
     let mut outcome = Outcome {

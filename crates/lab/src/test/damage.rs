@@ -13,6 +13,7 @@ use state::Machine;
 use super::runs::{self, Run};
 use crate::exit::Ending;
 use crate::paths::{self, Paths};
+use crate::random::Random;
 use crate::run::{self, Boot, View};
 use crate::scenario::Scenario;
 use crate::snapshot as file;
@@ -92,7 +93,7 @@ pub fn is_refused(paths: &Paths, run: &Run, path: &Path) -> Result<()> {
         refusal(&good, good.len(), &mut memory).is_none(),
         "the file is refused as it is"
     );
-    let mut random = Random(SEED);
+    let mut random = Random::new(SEED);
     let damages: Vec<Damage> = (0..2 * EACH)
         .map(|i| match i % 2 {
             0 => Damage::Cut(random.below(good.len())),
@@ -265,16 +266,4 @@ fn by_l0(
         summary.message
     );
     Ok(())
-}
-
-/// Numbers that look random and are the same in every run (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) as usize % limit
-    }
 }

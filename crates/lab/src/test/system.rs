@@ -1,6 +1,6 @@
 //! Whole systems: Linux as L1 and as L2, the ways a run ends, what the lab refuses.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,9 +10,9 @@ use super::runs::{self, Expected, Run};
 use super::seed::Seed;
 use super::{Kind, Tally};
 use crate::exit::Ending;
-use crate::image;
 use crate::kernel::{self, DebianKernel};
 use crate::paths::{self, Paths};
+use crate::programs::Programs;
 use crate::proof::Verdict;
 use crate::report::Summary;
 
@@ -39,43 +39,23 @@ pub fn run(paths: &Paths, filter: &str, tally: &mut Tally) {
     }
 }
 
-/// What the runs boot: copies, so that all of them boot the same whatever is edited meanwhile.
-struct Programs {
-    image: PathBuf,
-    vmm: PathBuf,
-}
-
-impl Programs {
-    fn build(paths: &Paths) -> Result<Self> {
-        let folder = runs::folder(paths)?;
-        let keep = |built: PathBuf, name: &str| {
-            let copy = folder.join(name);
-            paths::write_whole(&copy, &paths::read(&built)?)?;
-            Ok::<_, anyhow::Error>(copy)
-        };
-        Ok(Self {
-            image: keep(image::metal(paths, "hynest")?, "hynest")?,
-            vmm: keep(image::program(paths, "vmm")?, "vmm")?,
-        })
-    }
-
-    fn arguments(&self) -> [String; 4] {
-        let path = |path: &Path| path.display().to_string();
-        [
-            "--image".to_owned(),
-            path(&self.image),
-            "--vmm".to_owned(),
-            path(&self.vmm),
-        ]
-    }
+/// The arguments by which a run boots them.
+fn booting(programs: &Programs) -> [String; 4] {
+    let path = |path: &Path| path.display().to_string();
+    [
+        "--image".to_owned(),
+        path(&programs.image),
+        "--vmm".to_owned(),
+        path(&programs.vmm),
+    ]
 }
 
 /// The runs, and the saved L1 that some of them begin with. Some need files, which are made here.
 fn systems(paths: &Paths) -> Result<(Vec<Run>, Arc<Seed>)> {
     let debian = DebianKernel::get(paths)?;
     let prepared = kernel::prepare(paths, &debian.image())?;
-    let programs = Programs::build(paths)?;
     let folder = runs::folder(paths)?;
+    let programs = Programs::get(paths, &folder, None, None)?;
     let no_kernel = folder.join("no-kernel");
     paths::write_whole(&no_kernel, b"not a kernel\n")?;
     let cut_short = folder.join("cut-short");
@@ -83,7 +63,7 @@ fn systems(paths: &Paths) -> Result<(Vec<Run>, Arc<Seed>)> {
     paths::write_whole(&cut_short, &whole[..whole.len() / 2])?;
 
     let system = |name: &str, arguments: &str, expected| {
-        let mut all = programs.arguments().to_vec();
+        let mut all = booting(&programs).to_vec();
         all.extend(arguments.split_whitespace().map(str::to_owned));
         Run {
             name: name.to_owned(),
