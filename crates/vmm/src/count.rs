@@ -1,4 +1,5 @@
-//! `vmm counters`: what L0 has counted, for each of its VPs.
+//! `vmm counters`: what L0 has counted, for each of its VPs, and how often it has told Linux of another
+//! TSC rate.
 
 use std::path::PathBuf;
 
@@ -9,12 +10,13 @@ use serde_json::{Map, Value};
 use crate::affinity::{self, Cpus};
 use crate::counters::{CounterPort, Reading};
 use crate::error::Result;
+use crate::reenlightenments;
 use crate::report::Report;
 
 /// What `vmm counters` was asked for.
 #[derive(Clone, PartialEq, Debug, clap::Args)]
 pub struct Arguments {
-    /// Where it goes: one JSON object, appended [default: standard output]
+    /// Where it goes: JSON objects, appended [default: standard output]
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// A word to carry in it
@@ -30,6 +32,13 @@ struct Counters<'a> {
     vps: Vec<Map<String, Value>>,
 }
 
+#[derive(Serialize, Debug)]
+struct Reenlightenments {
+    event: &'static str,
+    /// Interrupts on all processors together, since the boot.
+    count: u64,
+}
+
 /// Reads and reports; nothing where L0 is not hynest.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Some(port) = CounterPort::find() else {
@@ -41,11 +50,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         affinity::pin(Some(cpus.nth(n)))?;
         vps.push(by_name(&port.read()));
     }
-    Report::open(arguments.report.as_deref())?.event(&Counters {
+    let report = Report::open(arguments.report.as_deref())?;
+    report.event(&Counters {
         event: "counters",
         label: arguments.label.as_deref(),
         vps,
-    })
+    })?;
+    if let Some(count) = reenlightenments::count()? {
+        report.event(&Reenlightenments {
+            event: "reenlightenments",
+            count,
+        })?;
+    }
+    Ok(())
 }
 
 /// The counters that L0 keeps.

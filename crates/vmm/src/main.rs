@@ -22,6 +22,7 @@ mod memory;
 mod paging;
 mod random;
 mod read_clock;
+mod reenlightenments;
 mod reference;
 mod report;
 mod save;

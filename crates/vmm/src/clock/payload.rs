@@ -7,7 +7,11 @@ use crate::assembly::code_between;
 // In read-only data: the vmm never runs it, it copies it into a guest.
 global_asm!(
     ".pushsection .rodata.vmm_clock, \"a\"",
+    include_str!("../kvm_clock.s"),
     include_str!("payload.s"),
+    // The other guest's code has them, too.
+    ".purgem enable_kvm_clock",
+    ".purgem read_kvm_clock",
     ".popsection",
 );
 

@@ -1,6 +1,4 @@
-# What an L2's vCPU executes while its reads of kvm-clock are counted: the
-# algorithm of the vDSO on the page that KVM fills in
-# (struct pvclock_vcpu_time_info of the KVM documentation).
+# What an L2's vCPU executes while its reads of kvm-clock are counted.
 #
 # Position-independent 64-bit code that the vmm copies into the guest. On entry:
 #
@@ -19,21 +17,9 @@
     .set PORT_BEGIN, 0xE0       # the reads begin
     .set PORT_END, 0xE1         # they have ended
 
-    .set MSR_KVM_SYSTEM_TIME_NEW, 0x4b564d01
-    .set VERSION, 0             # odd while the page changes
-    .set TSC_TIMESTAMP, 8
-    .set SYSTEM_TIME, 16
-    .set TSC_TO_SYSTEM_MUL, 24
-    .set TSC_SHIFT, 28
-    .set PAGE_FLAGS, 29
-    .set TSC_STABLE, 1
-
     .globl vmm_clock_start
 vmm_clock_start:
-    mov ecx, MSR_KVM_SYSTEM_TIME_NEW
-    lea eax, [ebx + 1]          # this page, enabled
-    xor edx, edx
-    wrmsr
+    enable_kvm_clock
     xor r8d, r8d
     xor r13d, r13d
     xor r14d, r14d
@@ -41,28 +27,7 @@ vmm_clock_start:
     lock or qword ptr [r15], 0  # both are mapped for writing
     out PORT_BEGIN, al
 1:  mov r10, [r15]
-2:  mov r11d, [rbx + VERSION]
-    test r11d, 1
-    jnz 2b
-    lfence
-    rdtsc
-    shl rdx, 32
-    or rax, rdx
-    sub rax, [rbx + TSC_TIMESTAMP]
-    mov cl, [rbx + TSC_SHIFT]
-    test cl, cl
-    js 3f
-    shl rax, cl
-    jmp 4f
-3:  neg cl
-    shr rax, cl
-4:  mov edx, [rbx + TSC_TO_SYSTEM_MUL]
-    mul rdx
-    shrd rax, rdx, 32
-    add rax, [rbx + SYSTEM_TIME]
-    mov dl, [rbx + PAGE_FLAGS]
-    cmp r11d, [rbx + VERSION]
-    jne 2b
+    read_kvm_clock
     test dl, TSC_STABLE
     jnz 5f
     inc r14

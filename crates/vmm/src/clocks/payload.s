@@ -16,15 +16,6 @@
     .set PORT_BEGIN, 0xE0       # one reading follows
     .set PORT_END, 0xE1         # it has been done
 
-    .set MSR_KVM_SYSTEM_TIME_NEW, 0x4b564d01
-    .set VERSION, 0             # odd while the page changes
-    .set TSC_TIMESTAMP, 8
-    .set SYSTEM_TIME, 16
-    .set TSC_TO_SYSTEM_MUL, 24
-    .set TSC_SHIFT, 28
-    .set PAGE_FLAGS, 29
-    .set TSC_STABLE, 1
-
     .set MSR_GUEST_OS_ID, 0x40000000
     .set MSR_TIME_REF_COUNT, 0x40000020
     .set MSR_REFERENCE_TSC, 0x40000021
@@ -55,10 +46,7 @@
 
     .globl vmm_clocks_start
 vmm_clocks_start:
-    mov ecx, MSR_KVM_SYSTEM_TIME_NEW
-    lea eax, [ebx + 1]          # this page, enabled
-    xor edx, edx
-    wrmsr
+    enable_kvm_clock
     mov ecx, MSR_GUEST_OS_ID    # else there is no reference TSC page
     mov eax, 1
     xor edx, edx
@@ -70,28 +58,7 @@ vmm_clocks_start:
     xor r13d, r13d              # these are no sample
 1:  mov r12, rdi
 2:  mov r10, [r15 + KVM_CLOCK]
-3:  mov r11d, [rbx + VERSION]
-    test r11d, 1
-    jnz 3b
-    lfence
-    rdtsc
-    shl rdx, 32
-    or rax, rdx
-    sub rax, [rbx + TSC_TIMESTAMP]
-    mov cl, [rbx + TSC_SHIFT]
-    test cl, cl
-    js 4f
-    shl rax, cl
-    jmp 5f
-4:  neg cl
-    shr rax, cl
-5:  mov edx, [rbx + TSC_TO_SYSTEM_MUL]
-    mul rdx
-    shrd rax, rdx, 32
-    add rax, [rbx + SYSTEM_TIME]
-    mov dl, [rbx + PAGE_FLAGS]
-    cmp r11d, [rbx + VERSION]
-    jne 3b
+    read_kvm_clock
     test dl, TSC_STABLE
     jnz 6f
     inc qword ptr [rsi + UNSTABLE]

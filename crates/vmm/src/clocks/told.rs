@@ -1,14 +1,10 @@
-//! How often L1 was told that its TSC may have another rate: Linux counts the interrupts in
-//! /proc/interrupts, in the row HRE.
+//! Waiting until L1 was told of all that its TSC goes through.
 
-use std::fs;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-
-const FILE: &str = "/proc/interrupts";
+use crate::reenlightenments;
 
 /// L1 is told at once, but what it is to be told of may be long in coming. This is by its own clock.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -42,7 +38,7 @@ impl Told {
     /// # Errors
     /// [`Error::Guest`] if it was told of nothing for long.
     pub fn is_all(&self) -> Result<bool> {
-        let count = count()?;
+        let count = reenlightenments::count()?.unwrap_or(0);
         if count >= self.wanted {
             return Ok(true);
         }
@@ -60,38 +56,5 @@ impl Told {
             )));
         }
         Ok(false)
-    }
-}
-
-fn count() -> Result<u64> {
-    let text = fs::read_to_string(FILE).map_err(|cause| Error::File {
-        path: PathBuf::from(FILE),
-        cause,
-    })?;
-    Ok(sum(&text))
-}
-
-/// Of the row's counts, one for each processor; 0 where a kernel has no such row.
-fn sum(interrupts: &str) -> u64 {
-    let rows = interrupts.lines().map(str::trim_start);
-    let counts = rows.filter_map(|row| row.strip_prefix("HRE:"));
-    counts
-        .flat_map(|row| {
-            row.split_whitespace()
-                .map_while(|word| word.parse::<u64>().ok())
-        })
-        .sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_row_is_summed_over_the_processors() {
-        let text = "           CPU0       CPU1\n LOC:  5  6  Local timer interrupts\n \
-                    HRE:         20          3  Hyper-V reenlightenment 7 interrupts\n";
-        assert_eq!(sum(text), 23);
-        assert_eq!(sum("LOC: 5 6\n"), 0);
     }
 }
