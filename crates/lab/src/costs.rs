@@ -16,7 +16,9 @@ pub fn table(measurements: &[Measurement]) -> String {
         if !labels.contains(&label) {
             labels.push(label);
         }
-        if !operations.contains(&measurement.operation.as_str()) {
+        // What nobody could measure has no row: the log says why.
+        let is_new = !operations.contains(&measurement.operation.as_str());
+        if is_new && measurement.ticks.is_some() {
             operations.push(&measurement.operation);
         }
     }
@@ -123,9 +125,14 @@ mod tests {
             figure("enlightened", "cpuid", 3456, 2.0),
             figure("enlightened", "hv-flush-direct", 900, 1.0),
             figure("plain", "cpuid", 8765, 10.0),
+            Measurement {
+                operation: "l1-ipi".to_owned(),
+                ..skipped.clone()
+            },
             skipped,
         ];
         let text = table(&measurements);
+        assert!(!text.contains("l1-ipi"), "nobody could measure it");
         let words = |start: &str| {
             let line = text
                 .lines()
