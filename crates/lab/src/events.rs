@@ -210,6 +210,9 @@ pub struct Clocks {
     /// How often L1 was saved and restored meanwhile.
     #[serde(default)]
     pub moves: u64,
+    /// How often L1 had been told of either before.
+    #[serde(default)]
+    pub told_before: u64,
     /// Which changes.
     pub seed: u64,
     /// How long it took, by L1's clock.

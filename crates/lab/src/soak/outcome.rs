@@ -41,8 +41,6 @@ pub struct Outcome {
     pub changes_made: u64,
     /// How often L1 was told, of changes and of moves.
     pub told: Option<u64>,
-    /// TSC reads that L0 emulated.
-    pub emulated_reads: u64,
     /// The machines.
     pub legs: Vec<Ended>,
     /// What L1 and an L2 found of their clocks.
@@ -66,6 +64,8 @@ pub struct Ended {
     pub seconds: f64,
     /// Instructions of all processors.
     pub instructions: Option<u64>,
+    /// TSC reads that L0 emulated.
+    pub emulated_reads: u64,
     /// Bytes of the file that L1 was saved to.
     pub saved_bytes: Option<u64>,
     /// Its processors in the middle of an L2's run then.
@@ -95,13 +95,13 @@ impl Outcome {
         self.failures
             .extend(failed.map(|step| format!("machine {n}: the step '{}' failed", step.name)));
         self.changes_made += summary.total("tsc-rate-changes");
-        self.emulated_reads += summary.total("emulated-tsc-reads");
         self.told = summary.reenlightenments.or(self.told);
         self.legs.push(Ended {
             tsc_hz: leg.tsc_hz,
             is_hidden: leg.scaling == TscScaling::Auto,
             seconds: took.as_secs_f64(),
             instructions: summary.instructions,
+            emulated_reads: summary.total("emulated-tsc-reads"),
             saved_bytes: summary.saved.as_ref().map(|saved| saved.bytes),
             saved_in_l2: summary.saved.as_ref().map(|saved| saved.in_l2),
         });
@@ -120,6 +120,7 @@ impl Outcome {
     pub fn judge(&mut self) {
         let verdicts = [
             self.was_told(),
+            self.was_hidden_or_noted(),
             self.clocks_are_right(),
             self.linux_is_right(),
             self.memory_is_right(),
@@ -146,12 +147,29 @@ impl Outcome {
         Ok(())
     }
 
+    /// Where hardware can hide a rate no read was emulated, and elsewhere some were.
+    fn was_hidden_or_noted(&self) -> Result<()> {
+        for (n, leg) in self.legs.iter().enumerate().skip(1) {
+            ensure!(
+                leg.is_hidden == (leg.emulated_reads == 0),
+                "machine {n}: {} TSC reads were emulated, and the rate was {} be hidden",
+                leg.emulated_reads,
+                if leg.is_hidden { "to" } else { "not to" }
+            );
+        }
+        Ok(())
+    }
+
     fn clocks_are_right(&self) -> Result<()> {
         let found = self.clocks.as_ref().context("no clocks were compared")?;
         ensure!(
             found.emulated_reads_after == Some(0),
             "TSC reads were emulated when L1 had taken note of all: {:?}",
             found.emulated_reads_after
+        );
+        ensure!(
+            self.moves == 0 || found.told_before < u64::from(self.moves),
+            "all moves were over before the clocks were compared"
         );
         for name in COMPARED.into_iter().chain(OTHERS) {
             let clock = found.clock(name);
@@ -214,6 +232,7 @@ impl Outcome {
             .collect();
         let in_l2 = saves.iter().filter(|leg| leg.saved_in_l2 > Some(0)).count();
         let hidden = self.legs.iter().skip(1).filter(|leg| leg.is_hidden).count();
+        let emulated: u64 = self.legs.iter().map(|leg| leg.emulated_reads).sum();
         let seconds: f64 = self.legs.iter().map(|leg| leg.seconds).sum();
         let sizes = || {
             saves
@@ -235,7 +254,7 @@ impl Outcome {
         out += &format!(
             "  L1 was told {} times; {} TSC reads were emulated; {} L2s verified {} pages of memory that was changed under them\n",
             self.told.map_or("?".to_owned(), |told| told.to_string()),
-            thousands(self.emulated_reads as i64),
+            thousands(emulated as i64),
             self.churns.len(),
             thousands(self.checked() as i64)
         );
@@ -302,11 +321,12 @@ mod tests {
     }
 
     fn right() -> Outcome {
-        let leg = || Ended {
+        let leg = |emulated_reads| Ended {
             tsc_hz: 1,
             is_hidden: false,
             seconds: 1.0,
             instructions: None,
+            emulated_reads,
             saved_bytes: None,
             saved_in_l2: None,
         };
@@ -316,10 +336,11 @@ mod tests {
             moves: 1,
             changes_made: 2,
             told: Some(3),
-            legs: vec![leg(), leg()],
+            legs: vec![leg(0), leg(3)],
             clocks: Some(Clocks {
                 changes: 2,
                 moves: 1,
+                told_before: 0,
                 seed: 1,
                 seconds: 1.0,
                 clocks: names.map(|name| clock(name, 200)).collect(),
@@ -360,6 +381,9 @@ mod tests {
             ((|o| o.told = Some(2)) as fn(&mut Outcome), "there were 3"),
             (|o| o.changes_made = 1, "1 and 1 made"),
             (|o| o.clocks = None, "no clocks"),
+            (|o| o.clocks.as_mut().unwrap().told_before = 1, "all moves"),
+            (|o| o.legs[1].is_hidden = true, "3 TSC reads"),
+            (|o| o.legs[1].emulated_reads = 0, "not to be hidden"),
             (|o| o.linux = None, "its end"),
             (|o| o.churns.clear(), "no L2 has checked"),
             (|o| o.churns[0].failure = Some("word".to_owned()), "word"),

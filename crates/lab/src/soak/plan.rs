@@ -4,7 +4,7 @@ use crate::random::Random;
 use crate::scenario::TscScaling;
 
 /// Instructions from power-on until the first save: L1 and its L2 Linux are up, and the step `clocks` compares.
-const FIRST: (u64, u64) = (1_800_000_000, 2_000_000_000);
+const FIRST: (u64, u64) = (2_650_000_000, 2_800_000_000);
 /// Instructions from one save to the next.
 const LATER: (u64, u64) = (5_000_000, 60_000_000);
 /// Rates of the machines' TSCs in kHz, which is how Linux's KVM counts them.

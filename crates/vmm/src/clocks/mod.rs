@@ -58,6 +58,8 @@ struct Finding {
     changes: u32,
     /// How often the machine was saved and restored.
     moves: u32,
+    /// How often L1 had been told of either before.
+    told_before: u64,
     seed: u64,
     /// How long it took, by L1's clock.
     seconds: f64,
@@ -237,7 +239,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let guest = l2::Guest::create(cpus.count())?;
     let shared = Arc::new(Shared {
         changes: Changes::new(arguments.changes, arguments.seed, original_hz),
-        told: Told::of(arguments.changes.into(), arguments.moves.into()),
+        told: Told::of(arguments.changes.into(), arguments.moves.into())?,
         is_settled: AtomicBool::new(false),
         busy: AtomicUsize::new(2 * cpus.count()),
         began: Instant::now(),
@@ -266,6 +268,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         event: "clocks",
         changes: arguments.changes,
         moves: arguments.moves,
+        told_before: shared.told.before,
         seed: arguments.seed,
         seconds: shared.began.elapsed().as_secs_f64(),
         unstable: of_l2.iter().map(|found| found.payload.unstable).sum(),

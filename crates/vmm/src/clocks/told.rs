@@ -11,6 +11,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What L1 is to be told of, and has been.
 pub struct Told {
+    /// How often it had been before anybody compared clocks.
+    pub before: u64,
     /// How often it is to be, since its boot: a move can come before anybody compares clocks.
     wanted: u64,
     last: Mutex<Last>,
@@ -23,14 +25,15 @@ struct Last {
 
 impl Told {
     /// It is to be told of `changes` of the rate and of `moves` to other machines.
-    pub fn of(changes: u64, moves: u64) -> Self {
-        Told {
+    pub fn of(changes: u64, moves: u64) -> Result<Self> {
+        Ok(Told {
+            before: reenlightenments::count()?.unwrap_or(0),
             wanted: changes + moves,
             last: Mutex::new(Last {
                 count: 0,
                 at: Instant::now(),
             }),
-        }
+        })
     }
 
     /// Whether it has been told of all.
