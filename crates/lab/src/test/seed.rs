@@ -76,9 +76,11 @@ impl Seed {
         // One boot was to make it.
         let saved = boots.as_secs_f64() - restores.as_secs_f64() - made.as_secs_f64();
         Some(format!(
-            "{runs} runs began with an L1 that was saved in {:.0} s, the shortest of them took {:.0} s: {saved:.0} s less than with boots",
+            "{runs} runs began with an L1 that was saved in {:.0} s, the shortest of them took {:.0} s: {:.0} s {} than with boots",
             made.as_secs_f64(),
             shortest.as_secs_f64(),
+            saved.abs(),
+            if saved < 0.0 { "more" } else { "less" },
         ))
     }
 }

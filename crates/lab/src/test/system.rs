@@ -265,7 +265,10 @@ fn up(summary: &Summary) -> Result<()> {
     Ok(())
 }
 
+/// It does, and says what it is, though it does not boot.
 fn resets(summary: &Summary) -> Result<()> {
+    up(summary)?;
+    proved(summary, &["base", "tsc-page"])?;
     is_at(summary, "reset")
 }
 
