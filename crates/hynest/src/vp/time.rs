@@ -156,8 +156,10 @@ impl Vp {
         if let Some(clock) = self.apic.clock().with_tsc_hz(source.guest_hz())
             && clock != self.apic.clock()
         {
-            let now = self.tsc_now();
-            self.apic.set_clock(clock, now);
+            // The change may be long ago: a restored VP learns of it when its processor is ready.
+            let ahead = self.tsc_offset.wrapping_sub(source.offset());
+            self.apic
+                .set_clock(clock, source.since().0.wrapping_add(ahead));
             self.partition
                 .setup
                 .cpuid

@@ -99,6 +99,7 @@ impl Conversion {
 pub struct TscSource {
     offset: u64,
     guest_hz: u64,
+    since: Tsc,
     machine_hz: u64,
     conversion: Option<Conversion>,
 }
@@ -114,6 +115,7 @@ impl TscSource {
             Ok(_) => Ok(Self {
                 offset,
                 guest_hz: machine_hz,
+                since: Tsc(0),
                 machine_hz,
                 conversion: None,
             }),
@@ -134,6 +136,11 @@ impl TscSource {
     /// The rate at which the partition's TSC runs, in Hz.
     pub const fn guest_hz(&self) -> u64 {
         self.guest_hz
+    }
+
+    /// What the partition's TSC was when it began to run at that rate: 0 where it always has.
+    pub const fn since(&self) -> Tsc {
+        self.since
     }
 
     /// What the machine's TSC reads, or is made to read, when it is `machine`.
@@ -195,7 +202,10 @@ impl TscSource {
     /// machine's rate, without a step.
     pub const fn follow_machine(&mut self, machine: u64) {
         self.convert(machine, None);
-        self.guest_hz = self.machine_hz;
+        if self.guest_hz != self.machine_hz {
+            self.guest_hz = self.machine_hz;
+            self.since = self.tsc(machine);
+        }
     }
 
     /// Another counter from `machine` on: the offset takes up the step between the two.

@@ -282,14 +282,18 @@ impl LocalApic {
     }
 
     /// The TSC has another rate from `now` on, a TSC value of this VP: a running
-    /// count goes on at its own rate. A TSC deadline stays the value it is.
+    /// count goes on at its own rate, and what has ended by then has. A TSC deadline
+    /// stays the value it is.
     pub fn set_clock(&mut self, clock: TimerClock, now: u64) {
+        self.expire(now);
         self.timer.set_clock(clock, now);
     }
 
     /// L1 has written the VP's TSC, which read `from` and reads `to`: a running
-    /// count goes on as if it had not. A TSC deadline stays the value it is.
+    /// count goes on as if it had not, and what has ended by then has. A TSC deadline
+    /// stays the value it is.
     pub fn follow_tsc(&mut self, from: u64, to: u64) {
+        self.expire(from);
         self.timer.follow_tsc(from, to);
     }
 

@@ -185,9 +185,10 @@ impl Timer {
         moment(self.start + after as i128)
     }
 
-    /// The current count register.
+    /// The current count register. A count that has ended stays 0 whatever becomes of mode, divider and
+    /// rate, until another one is loaded.
     pub(super) fn current(&self, now: u64) -> u32 {
-        if self.initial == 0 {
+        if self.initial == 0 || self.deadline.is_none() {
             return 0;
         }
         let initial = self.initial as u128;

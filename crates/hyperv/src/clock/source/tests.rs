@@ -113,6 +113,7 @@ proptest! {
                 let reference = line.reference(tsc);
                 source.follow_machine(machine);
                 prop_assert_eq!((source.tsc(machine), source.guest_hz()), (tsc, hz));
+                prop_assert!(guest_hz == hz || source.since() == tsc);
                 line = Timeline::through(tsc, reference, hz).unwrap();
                 prop_assert_eq!(line.reference(tsc), reference);
             }

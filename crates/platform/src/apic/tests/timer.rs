@@ -76,6 +76,57 @@ fn tsc_deadline_timer() {
     assert_eq!(apic.next_deadline_tsc(), None, "leaving the mode disarms");
 }
 
+#[test]
+fn a_count_that_has_ended_stays_so() {
+    let mut apic = enabled(0);
+    let _ = write(&mut apic, LVT_TIMER, 0x40);
+    let _ = write(&mut apic, DIVIDE, 0b1011);
+    let _ = apic.write_page(INITIAL, 4, 100, 1000);
+    assert!(apic.expire(2000));
+    assert_eq!(apic.acknowledge(), Some(0x40));
+    let stays = |apic: &mut LocalApic, now| {
+        assert_eq!(apic.read_page(CURRENT, 4, now), 0);
+        assert_eq!(apic.next_deadline_tsc(), None);
+    };
+    // By the old start and the new rate it would be under way.
+    let rate = apic.clock();
+    apic.set_clock(
+        TimerClock::new(40 * rate.apic_hz(), rate.apic_hz()).unwrap(),
+        2100,
+    );
+    stays(&mut apic, 2200);
+    apic.set_clock(rate, 2300);
+    stays(&mut apic, 2300);
+    let _ = apic.write_page(DIVIDE, 4, 0b0000, 2400);
+    stays(&mut apic, 2400);
+    let _ = apic.write_page(LVT_TIMER, 4, 0x2_0040, 2500);
+    stays(&mut apic, 2500);
+    assert!(!apic.expire(u64::MAX));
+}
+
+#[test]
+fn what_has_ended_when_the_time_changes_is_not_lost() {
+    let periodic = || {
+        let mut apic = enabled(0);
+        let _ = write(&mut apic, LVT_TIMER, 0x2_0040);
+        let _ = write(&mut apic, DIVIDE, 0b1011);
+        let _ = apic.write_page(INITIAL, 4, 100, 1000);
+        apic
+    };
+    let mut apic = periodic();
+    let rate = apic.clock();
+    apic.set_clock(
+        TimerClock::new(20 * rate.apic_hz(), rate.apic_hz()).unwrap(),
+        2500,
+    );
+    assert_eq!(apic.pending(), Some(0x40));
+    assert_eq!(apic.next_deadline_tsc(), Some(3500));
+    let mut apic = periodic();
+    apic.follow_tsc(2500, 100);
+    assert_eq!(apic.pending(), Some(0x40));
+    assert_eq!(apic.next_deadline_tsc(), Some(600));
+}
+
 proptest! {
     /// Reading the count is consistent with the deadline at any rate and divider.
     #[test]
@@ -141,18 +192,23 @@ proptest! {
     /// A count takes as long as it would, whatever L1 makes of its TSC.
     #[test]
     fn a_count_goes_on_when_the_tsc_is_written(
-        count in 1u32.., periodic: bool, at in 0..1u64 << 50, gone in 0..1u64 << 30, to: u64
+        count in 1u32.., periodic: bool, at in 0..1u64 << 50, gone in 0..1u64 << 30, to in 0..u64::MAX
     ) {
         let mut apic = enabled(0);
         let _ = write(&mut apic, LVT_TIMER, 0x40 | u32::from(periodic) << 17);
         let _ = apic.write_page(INITIAL, 4, count, at);
         let now = at + gone;
-        let (end, left) = (apic.next_deadline_tsc().unwrap(), apic.read_page(CURRENT, 4, now));
+        let mut unwritten = apic.clone();
+        let has_ended = unwritten.expire(now);
+        let (end, left) = (unwritten.next_deadline_tsc(), unwritten.read_page(CURRENT, 4, now));
         apic.follow_tsc(now, to);
+        prop_assert_eq!(apic.pending().is_some(), has_ended);
         prop_assert_eq!(apic.read_page(CURRENT, 4, to), left);
-        let expected = (i128::from(end) - i128::from(now) + i128::from(to))
-            .clamp(0, u64::MAX.into());
-        prop_assert_eq!(apic.next_deadline_tsc(), Some(expected as u64));
+        let expected = end.map(|end| {
+            let end = i128::from(end) - i128::from(now) + i128::from(to);
+            end.clamp(0, u64::MAX.into()) as u64
+        });
+        prop_assert_eq!(apic.next_deadline_tsc(), expected);
         // And back.
         apic.follow_tsc(to, now);
         prop_assert_eq!(apic.read_page(CURRENT, 4, now), left);
@@ -160,10 +216,11 @@ proptest! {
 
     /// A deadline in TSC ticks is what L1 wrote, at any rate.
     #[test]
-    fn a_tsc_deadline_stays(deadline in 1u64.., now: u64, hz in 20_000_000u64..5_000_000_000) {
+    fn a_tsc_deadline_stays(deadline in 1u64.., ticks: u64, hz in 20_000_000u64..5_000_000_000) {
         let mut apic = enabled(0);
         let _ = write(&mut apic, LVT_TIMER, 0x4_0040);
         let _ = apic.set_tsc_deadline(deadline);
+        let now = ticks % deadline;
         apic.set_clock(TimerClock::new(hz, 100_000_000).unwrap(), now);
         apic.follow_tsc(now, hz);
         prop_assert_eq!(apic.next_deadline_tsc(), Some(deadline));
