@@ -79,6 +79,9 @@ const ARCH_CAPABILITIES_SHOWN: u64 = {
         | RFDS_CLEAR
 };
 
+/// Of these the ones that tell of a weakness: RSBA and RRSBA.
+const ARCH_CAPABILITIES_WEAK: u64 = 1 << 2 | 1 << 19;
+
 /// IA32_MTRRCAP: neither variable (bits 7:0) nor fixed ranges (bit 8); write
 /// combining exists (bit 10). All of L1's memory has the default type; EPT has
 /// the last word on it.
@@ -158,6 +161,17 @@ pub struct HostMsrs {
     pub bios_sign_id: u64,
     /// IA32_MISC_ENABLE.
     pub misc_enable: u64,
+}
+
+impl HostMsrs {
+    /// Bits of IA32_ARCH_CAPABILITIES that L1 saw and `here` lacks, or that tell of a weakness that
+    /// `here` has and L1 was not told of.
+    pub(crate) const fn open_on(&self, here: &Self) -> u64 {
+        let (saved, here) = (self.arch_capabilities, here.arch_capabilities);
+        let lost = saved & !here & !ARCH_CAPABILITIES_WEAK;
+        let new = here & !saved & ARCH_CAPABILITIES_WEAK;
+        (lost | new) & ARCH_CAPABILITIES_SHOWN
+    }
 }
 
 /// The emulated MSRs of one VP.

@@ -38,7 +38,8 @@
 //! | 88-95 | the end block's own checksum (its bytes 8-15) |
 //! | 96-4095 | zero |
 //!
-//! **Machine part.** Opaque here: all of a partition but its memory.
+//! **Machine part.** Opaque here: all of a partition but its memory, of at most 512 KiB ([`LARGEST_MACHINE`]). What it says begins
+//! with the number of its own form (`state::FORM`).
 //!
 //! **Table.** The first page of a block.
 //!
@@ -83,6 +84,6 @@ mod tests;
 pub use error::{Invalid, ReadError, WriteError};
 pub use header::{Header, VERSION};
 pub use page::PAGE;
-pub use read::Reader;
+pub use read::{LARGEST_MACHINE, Reader};
 pub use transfer::{Sink, Source};
 pub use write::{most_pages, write};

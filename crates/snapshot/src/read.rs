@@ -14,6 +14,10 @@ use crate::transfer::Source;
 /// Pages that are read together where there is no other place for them.
 const STAGED_PAGES: usize = 16;
 
+/// Bytes of the largest machine part that is read: some thirty VPs'. Who takes it apart has no more
+/// memory for it than that takes.
+pub const LARGEST_MACHINE: u64 = 512 << 10;
+
 /// Reads a file and believes nothing in it that has not been checked.
 #[derive(Debug)]
 pub struct Reader<S> {
@@ -45,7 +49,7 @@ impl<S: Source> Reader<S> {
         &self.header
     }
 
-    /// Reads and checks the machine part.
+    /// Reads and checks the machine part, which may have [`LARGEST_MACHINE`] bytes.
     ///
     /// # Errors
     ///
@@ -55,6 +59,7 @@ impl<S: Source> Reader<S> {
         let mut machine = Vec::new();
         usize::try_from(bytes)
             .ok()
+            .filter(|_| bytes <= LARGEST_MACHINE)
             .and_then(|size| machine.try_reserve_exact(size).ok())
             .ok_or(Invalid::MachineSize { bytes })?;
         self.each_of_machine(|pages, left| {

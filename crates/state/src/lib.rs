@@ -12,6 +12,7 @@
 
 extern crate alloc;
 
+mod bounded;
 mod setup;
 mod vmcs01;
 mod vp;
@@ -34,6 +35,11 @@ use platform::rtc::Rtc;
 use platform::uart::Uart;
 use serde::{Deserialize, Serialize};
 
+/// The number of the form that states have in bytes: nothing in these says what stands where. It is
+/// another one whenever the bytes of the same state are, or the same bytes say something else. The
+/// first form had no number.
+pub const FORM: u32 = 2;
+
 /// The whole state.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Machine {
@@ -42,6 +48,7 @@ pub struct Machine {
     /// What its VPs share.
     pub partition: Partition,
     /// Its VPs, by index.
+    #[serde(deserialize_with = "bounded::at_most::<_, _, { hyperv::MAX_VPS as usize }>")]
     pub vps: Vec<Vp>,
 }
 
@@ -65,8 +72,12 @@ pub struct Partition {
 /// Why bytes are no state of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bad {
+    /// They are of a state in a form of another number.
+    Version(u32),
     /// They are not in the form that states have.
     Form,
+    /// No processor's CPUID is so.
+    Cpuid,
     /// So many VPs there cannot be, or not for this number of states.
     Vps(u32),
     /// The TSC cannot have run at this rate.
@@ -82,7 +93,15 @@ pub enum Bad {
 impl fmt::Display for Bad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Form => f.write_str("the partition's state is not in the form of this version"),
+            Self::Version(number) => write!(
+                f,
+                "the partition's state is in form {number}, and this hynest reads form {FORM}"
+            ),
+            Self::Form => write!(
+                f,
+                "the partition's state is not in the form of its number, {FORM}"
+            ),
+            Self::Cpuid => f.write_str("what the partition was told by CPUID cannot be"),
             Self::Vps(vps) => write!(f, "the state is not that of {vps} VPs"),
             Self::Rate(slow) => slow.fmt(f),
             Self::Device(what) => write!(f, "the state of the {what} cannot be"),
@@ -98,7 +117,7 @@ impl core::error::Error for Bad {}
 pub fn encode(setup: &Setup, partition: &Partition, vps: &[Vp]) -> Vec<u8> {
     // The fields of a `Machine`, in their order. Nothing in a state has a length that is not known,
     // the one way to fail there is.
-    postcard::to_allocvec(&(setup, partition, vps)).unwrap_or_default()
+    postcard::to_allocvec(&(FORM, setup, partition, vps)).unwrap_or_default()
 }
 
 impl Machine {
@@ -113,6 +132,10 @@ impl Machine {
     ///
     /// [`Bad`], with what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, Bad> {
+        let (form, bytes) = postcard::take_from_bytes(bytes).map_err(|_| Bad::Form)?;
+        if form != FORM {
+            return Err(Bad::Version(form));
+        }
         let (mut machine, rest) =
             postcard::take_from_bytes::<Self>(bytes).map_err(|_| Bad::Form)?;
         if !rest.is_empty() {
@@ -127,6 +150,9 @@ impl Machine {
         let vps = self.setup.vps;
         if !(1..=hyperv::MAX_VPS).contains(&vps) || self.vps.len() != vps as usize {
             return Err(Bad::Vps(vps));
+        }
+        if !self.setup.cpuid.is_possible() {
+            return Err(Bad::Cpuid);
         }
         TscSource::new(0, self.partition.tsc_hz).map_err(Bad::Rate)?;
         if !self.partition.uarts.iter().all(Uart::is_possible) {

@@ -54,6 +54,8 @@ pub enum Unfit {
     Cpuid(Missing),
     /// CR4 bits that L1 may set.
     Cr4(u64),
+    /// IA32_ARCH_CAPABILITIES told L1 that it need not defend itself, which it has to here.
+    Vulnerable(u64),
     /// VMX has something that L1 was offered and that L0 cannot offer here.
     Vmx(CapabilityMissing),
 }
@@ -75,6 +77,10 @@ impl fmt::Display for Unfit {
             Self::Cr4(bits) => write!(
                 f,
                 "this processor lacks the CR4 bits {bits:#x} of the partition's"
+            ),
+            Self::Vulnerable(bits) => write!(
+                f,
+                "this processor is open to what the partition was told that it is not: bits {bits:#x} of IA32_ARCH_CAPABILITIES"
             ),
             Self::Vmx(missing) => missing.fmt(f),
         }
@@ -107,6 +113,10 @@ impl Setup {
         let missing = self.cr4_offered & !here.cr4_offered;
         if missing != 0 {
             return Err(Unfit::Cr4(missing));
+        }
+        let open = self.cpuid.open_here(&self.host_msrs, &here.host_msrs);
+        if open != 0 {
+            return Err(Unfit::Vulnerable(open));
         }
         self.vmx.fits(&here.vmx).map_err(Unfit::Vmx)
     }

@@ -193,6 +193,82 @@ fn what_cannot_be_is_refused() {
     );
 }
 
+/// A CPUID policy is plain data to a state file: whoever changes its bytes need not get one that can be.
+#[test]
+fn a_cpuid_that_cannot_be_is_refused() {
+    let with = |from: &[u8], to: &[u8]| {
+        let bytes = machine().encode();
+        let mut hits = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(from));
+        let at = hits.next().unwrap();
+        let changed = [&bytes[..at], to, &bytes[at + from.len()..]].concat();
+        Machine::decode(&changed).map(|_| ()).unwrap_err()
+    };
+    // The number of VPs and the last leaves, as they stand after one another.
+    assert_eq!(
+        with(
+            b"\x02\x15\x88\x80\x80\x80\x08",
+            b"\x02\x16\x88\x80\x80\x80\x08"
+        ),
+        Bad::Cpuid
+    );
+    assert_eq!(
+        with(
+            b"\x02\x15\x88\x80\x80\x80\x08",
+            b"\x02\x15\x89\x80\x80\x80\x08"
+        ),
+        Bad::Cpuid
+    );
+    // AVX without SSE.
+    let mut odd = machine();
+    odd.setup.cpuid = cpuid(1 << 23, 1 << 3, 5, 2);
+    for vp in &mut odd.vps {
+        vp.processor.xcr0 = Some(1);
+        vp.processor.extended = vec![0; odd.setup.cpuid.extended_state_size()];
+    }
+    assert_eq!(Machine::decode(&odd.encode()).unwrap_err(), Bad::Cpuid);
+}
+
+#[test]
+fn registers_that_only_hardware_would_take_are_refused() {
+    for (field, value) in [
+        (Field::GUEST_ACTIVITY_STATE, 3),
+        (Field::GUEST_CR4, 1 << 22),
+        (Field::GUEST_DEBUGCTL, 1),
+    ] {
+        let bad = refused(|m| {
+            let mut fields = Fields::default();
+            fields.write(field, value);
+            m.vps[1].vmcs01 = Vmcs01::read(&fields);
+        });
+        assert_eq!(bad, Bad::Vp(1, "registers"), "{field:?}");
+    }
+}
+
+#[test]
+fn no_list_is_longer_than_it_can_be() {
+    assert_eq!(
+        refused(|m| m.vps[0].processor.extended = vec![0; 4097]),
+        Bad::Form
+    );
+    assert_eq!(
+        refused(|m| m.vps[0].processor.msrs = vec![(0, 0); 65]),
+        Bad::Form
+    );
+}
+
+/// Bytes of today's form are read by who reads that form: [`FORM`] is another number when this fails.
+#[test]
+fn the_form_has_its_number() {
+    let bytes = machine().encode();
+    let sum = bytes.iter().fold(0xCBF2_9CE4_8422_2325u64, |sum, &byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
+    });
+    assert_eq!((FORM, bytes.len(), sum), (2, 10849, 2327103974181754718));
+    let mut other = bytes;
+    other[0] = 3;
+    assert_eq!(Machine::decode(&other).unwrap_err(), Bad::Version(3));
+}
+
 #[test]
 fn registers_come_back_to_vmcs_01() {
     let mut fields = Fields::default();
@@ -233,6 +309,10 @@ fn a_machine_with_less_does_not_fit() {
     let less = Capabilities { ept_vpid: 1, ..vmx };
     let error = fits(setup(cpuid(1 << 23, 1 << 3, 7, 2), less)).unwrap_err();
     assert!(error.contains("MSR 0x48c, bits 0x2"), "{error}");
+    let mut immune = setup(cpuid(1 << 23, 1 << 3, 7, 2), vmx);
+    immune.host_msrs.arch_capabilities = 1;
+    // L1 does not see the MSR of this one.
+    assert_eq!(immune.fits(&saved), Ok(()));
     let mut one = setup(cpuid(1 << 23, 1 << 3, 7, 2), vmx);
     one.vps = 1;
     assert!(fits(one).unwrap_err().contains("2 VPs, and 1"));

@@ -6,6 +6,9 @@ use nested::access::Vmcs;
 use serde::{Deserialize, Serialize};
 use vmx::{EntryControls, Field};
 
+use crate::Setup;
+use crate::bounded::at_most;
+
 /// L1's registers as far as hardware keeps them in VMCS 01, and the event that the next entry
 /// injects. What L0 decides (controls, masks, its own state) is not among them.
 pub const FIELDS: &[Field] = &[
@@ -75,11 +78,19 @@ pub const FIELDS: &[Field] = &[
 /// The values of [`FIELDS`], and L1's mode.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Vmcs01 {
+    #[serde(deserialize_with = "at_most::<_, _, COUNT>")]
     values: Vec<u64>,
     /// Whether L1 is in IA-32e mode, which an entry control says.
     is_ia32e: bool,
 }
 
+/// How many there are. Serde gives the name of the list to one of its own.
+const COUNT: usize = FIELDS.len();
+
+/// VMX operation has it set.
+const CR4_VMXE: u64 = 1 << 13;
+/// The one bit of IA32_DEBUGCTL that L1 has.
+const DEBUGCTL_BTF: u64 = 1 << 1;
 const IA32E: u64 = EntryControls::IA32E_MODE_GUEST.bits() as u64;
 
 impl Vmcs01 {
@@ -101,8 +112,17 @@ impl Vmcs01 {
         vmcs.write(Field::ENTRY_CONTROLS, controls | mode);
     }
 
-    /// Whether there is a value for each field.
-    pub(crate) fn is_complete(&self) -> bool {
+    /// Whether there is a value for each field, and none that hardware would enter and a partition
+    /// created like this cannot have. What hardware refuses is refused then.
+    pub(crate) fn is_possible(&self, setup: &Setup) -> bool {
+        let has_only = |field, bits: u64| {
+            let mut values = FIELDS.iter().zip(&self.values);
+            values.any(|(&other, value)| other == field && value & !bits == 0)
+        };
         self.values.len() == FIELDS.len()
+            // A VP that is inactive is so in L0 alone.
+            && has_only(Field::GUEST_ACTIVITY_STATE, 0)
+            && has_only(Field::GUEST_CR4, setup.cr4_offered | CR4_VMXE)
+            && has_only(Field::GUEST_DEBUGCTL, DEBUGCTL_BTF)
     }
 }

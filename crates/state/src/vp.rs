@@ -6,6 +6,7 @@ use platform::apic::{InboxState, LocalApic};
 use platform::msr::MsrState;
 use serde::{Deserialize, Serialize};
 
+use crate::bounded::at_most;
 use crate::{Bad, Setup, Vmcs01};
 
 /// What a VP does when it does not execute instructions.
@@ -21,6 +22,11 @@ pub enum Activity {
     WaitForStartup,
 }
 
+/// Bytes of the largest area of extended state: all that processors have but AMX, which L1 has not.
+const LARGEST_AREA: usize = 4096;
+/// More MSRs than there are that L1 reaches without an exit.
+const MOST_MSRS: usize = 64;
+
 /// What stays in the physical processor while L0 runs: of L1, or of the L2 that runs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Processor {
@@ -33,8 +39,10 @@ pub struct Processor {
     /// XCR0; `None` where L1 has no XSAVE.
     pub xcr0: Option<u64>,
     /// An XSAVE area of the standard form with all components that L1 may have, or an FXSAVE area.
+    #[serde(deserialize_with = "at_most::<_, _, LARGEST_AREA>")]
     pub extended: Vec<u8>,
     /// The MSRs that L1 reaches without an exit and that no VMCS switches: number and value.
+    #[serde(deserialize_with = "at_most::<_, _, MOST_MSRS>")]
     pub msrs: Vec<(u32, u64)>,
 }
 
@@ -74,7 +82,7 @@ pub struct Vp {
 impl Vp {
     pub(crate) fn check(&mut self, index: usize, setup: &Setup) -> Result<(), Bad> {
         let bad = |what| Err(Bad::Vp(index, what));
-        if !self.vmcs01.is_complete() {
+        if !self.vmcs01.is_possible(setup) {
             return bad("registers");
         }
         if !self.apic.resume(index as u32, index == 0) {

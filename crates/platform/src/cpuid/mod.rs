@@ -26,6 +26,7 @@ use rate::TscRate;
 use xsave::Xsave;
 
 use crate::GeneralProtection;
+use crate::msr::HostMsrs;
 
 /// What CPUID leaves in the registers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
@@ -185,6 +186,23 @@ impl CpuidPolicy {
             0xD => self.xsave.leaf(subleaf, vp.xcr0),
             TSC_RATE => self.rate.leaf(),
             leaf => self.basic[leaf as usize],
+        }
+    }
+
+    /// Whether a processor can have led to this one, which was read: the leaves that it says are there
+    /// are, and XCR0 can have all the components at once.
+    pub fn is_possible(&self) -> bool {
+        self.last_basic == LAST_BASIC
+            && (0x8000_0000..=LAST_EXTENDED).contains(&self.last_extended)
+            && self.xsave.is_possible()
+    }
+
+    /// Bits of IA32_ARCH_CAPABILITIES by which an L1 that was told `saved` by this policy is more
+    /// vulnerable on hardware with `here` than it takes itself to be.
+    pub fn open_here(&self, saved: &HostMsrs, here: &HostMsrs) -> u64 {
+        match self.leaf_7_0().edx & features::ARCH_CAPABILITIES {
+            0 => 0,
+            _ => saved.open_on(here),
         }
     }
 

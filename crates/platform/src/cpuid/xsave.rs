@@ -154,6 +154,11 @@ impl Xsave {
         }
     }
 
+    /// Whether XCR0 can have all the components at once.
+    pub(super) fn is_possible(&self) -> bool {
+        self.supported == 0 || self.check_xcr0(self.supported).is_ok()
+    }
+
     fn enabled(&self, xcr0: u64) -> impl Iterator<Item = &Registers> {
         let components = self.components.iter().enumerate();
         components

@@ -171,6 +171,23 @@ fn everything_else_faults() {
 }
 
 #[test]
+fn hardware_that_is_open_to_more_is_told_apart() {
+    let host = |arch_capabilities| HostMsrs {
+        arch_capabilities,
+        ..HostMsrs::default()
+    };
+    const RDCL_NO: u64 = 1 << 0;
+    const RSBA: u64 = 1 << 2;
+    const TSX_CTRL: u64 = 1 << 7;
+    let open = |saved, here| host(saved).open_on(&host(here));
+    assert_eq!(open(RDCL_NO | TSX_CTRL, RDCL_NO), 0);
+    assert_eq!(open(0, RDCL_NO), 0);
+    assert_eq!(open(RDCL_NO, 0), RDCL_NO);
+    assert_eq!(open(RSBA, 0), 0);
+    assert_eq!(open(0, RSBA), RSBA);
+}
+
+#[test]
 fn fast_strings_are_the_hardwares_to_say() {
     for fast in [0, 1] {
         let host = HostMsrs {

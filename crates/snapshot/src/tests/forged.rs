@@ -87,12 +87,13 @@ fn a_machine_part_that_no_heap_holds_is_refused() {
             Ok(())
         }
     }
-    let bytes = (1 << 60) - 1;
-    let pages = u64::div_ceil(bytes, PAGE as u64);
-    let numbers = [(24, 6 + pages), (40, bytes), (56, 1 + pages)];
-    let mut reader = Reader::open(Endless(forge(0, &numbers))).unwrap();
-    let wanted = ReadError::Invalid(Invalid::MachineSize { bytes });
-    assert_eq!(reader.machine(), Err(wanted));
+    for bytes in [(1 << 60) - 1, crate::LARGEST_MACHINE + 1] {
+        let pages = u64::div_ceil(bytes, PAGE as u64);
+        let numbers = [(24, 6 + pages), (40, bytes), (56, 1 + pages)];
+        let mut reader = Reader::open(Endless(forge(0, &numbers))).unwrap();
+        let wanted = ReadError::Invalid(Invalid::MachineSize { bytes });
+        assert_eq!(reader.machine(), Err(wanted));
+    }
 }
 
 #[test]
