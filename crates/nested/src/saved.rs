@@ -17,6 +17,7 @@ use vmx::{EntryControls, Field};
 
 use crate::access::{Memory, Vmcs};
 use crate::carry::Carry;
+use crate::checks::{self, Rule, Violation};
 use crate::state::{Current, Nested};
 use crate::vmcs12::{SIZE, for_guest_basic, for_guest_grp1, for_guest_grp2, get, put};
 use crate::{Dirty, L0Policy, L1Registers, Merged, Vmcs12, cr};
@@ -40,6 +41,41 @@ pub struct Running {
     /// Its registers and the event on its way to it, where an entry would find them.
     state: Box<Vmcs12>,
     is_halted: bool,
+}
+
+/// Calls `$then` with the fields of VMCS 02 that L2 changes while it runs, and that are saved as they
+/// are there.
+macro_rules! for_each_of_l2 {
+    ($then:ident) => {
+        $then!(; GUEST_RIP, GUEST_CR3, GUEST_DR7);
+        for_guest_basic!($then!());
+        for_guest_grp1!($then!());
+        for_guest_grp2!($then!());
+        // These are as they were put there for the entry that is to come, or hold no valid event.
+        $then!(; ENTRY_INTERRUPTION_INFO, ENTRY_EXCEPTION_ERROR_CODE, ENTRY_INSTRUCTION_LENGTH);
+    };
+}
+
+const IA32E: u64 = EntryControls::IA32E_MODE_GUEST.bits() as u64;
+
+impl Running {
+    /// VMCS 12 as an entry would have it that goes on with L2: with nothing of L1's that is not in
+    /// `vmcs12`, which L1 has been checked for.
+    fn over(&self, vmcs12: &Vmcs12) -> Box<Vmcs12> {
+        let mut all = Box::new(vmcs12.clone());
+        let page: &mut Vmcs12 = &mut all;
+        macro_rules! copy {
+            (; $($field:ident),*) => {
+                $(put!(*page, $field, get!(*self.state, $field));)*
+            };
+        }
+        for_each_of_l2!(copy);
+        copy!(; GUEST_CR0, GUEST_CR4);
+        let controls = get!(*page, ENTRY_CONTROLS) & !IA32E;
+        let mode = get!(*self.state, ENTRY_CONTROLS) & IA32E;
+        put!(*page, ENTRY_CONTROLS, controls | mode);
+        all
+    }
 }
 
 /// Why what was saved cannot be.
@@ -126,12 +162,7 @@ impl Nested {
                 $(put!(*page, $field, vmcs02.read(Field::$field));)*
             };
         }
-        read!(; GUEST_RIP, GUEST_CR3, GUEST_DR7);
-        for_guest_basic!(read!());
-        for_guest_grp1!(read!());
-        for_guest_grp2!(read!());
-        // These are as they were put there for the entry that is to come, or hold no valid event.
-        read!(; ENTRY_INTERRUPTION_INFO, ENTRY_EXCEPTION_ERROR_CODE, ENTRY_INSTRUCTION_LENGTH);
+        for_each_of_l2!(read);
         let register = |hardware, shadow, l0_only| {
             cr::guest12_at_exit(vmcs02.read(hardware), vmcs02.read(shadow), l0_only)
         };
@@ -155,7 +186,24 @@ impl Nested {
     /// Goes on from what was saved and found possible ([`Saved::check`]). `self` is new. Where L2
     /// runs, the caller makes VMCS 02 current and carries what is returned there by
     /// [`Nested::merge_running`] before anything else.
-    pub fn restore(&mut self, saved: Saved, registers: &L1Registers) -> Option<Running> {
+    ///
+    /// # Errors
+    ///
+    /// What VM entry would have refused of an L2 that runs, as far as hardware is not to find it: L0
+    /// relies on it until the next entry.
+    pub fn restore<M: Memory>(
+        &mut self,
+        saved: Saved,
+        registers: &L1Registers,
+        memory: &M,
+    ) -> Result<Option<Running>, Violation> {
+        let running = saved.running.map(|running| Running {
+            state: running.over(&saved.vmcs12),
+            ..running
+        });
+        if let Some(running) = &running {
+            self.check_running(&saved.vmcs12, running, memory)?;
+        }
         self.vmxon = saved.vmxon;
         self.current = saved.current;
         self.vmcs12.clone_from(&saved.vmcs12);
@@ -163,7 +211,33 @@ impl Nested {
         self.host.prepare(&self.vmcs12, registers);
         self.set_cache_bits(saved.cache_bits & (cr::CR0_CD | cr::CR0_NW));
         self.forget();
-        saved.running
+        Ok(running)
+    }
+
+    /// A threshold for the TPR is not held against the page where L2 has it, which is memory of
+    /// L1's and has changed: hardware will.
+    fn check_running<M: Memory>(
+        &self,
+        vmcs12: &Vmcs12,
+        running: &Running,
+        memory: &M,
+    ) -> Result<(), Violation> {
+        let mut controls = Box::new(vmcs12.clone());
+        put!(*controls, TPR_THRESHOLD, 0);
+        checks::controls(&controls, &self.config, memory)?;
+        checks::host(vmcs12, &self.config)?;
+        let state = &running.state;
+        checks::guest(state, &self.config, memory, Dirty::NONE)
+            .and_then(|()| checks::guest_rip(state))
+            .map_err(|(violation, _)| violation)?;
+        // One that is halted is so in L0 alone.
+        match get!(**state, GUEST_ACTIVITY_STATE) {
+            0 => Ok(()),
+            _ => Err(Violation {
+                field: Field::GUEST_ACTIVITY_STATE,
+                rule: Rule::Reserved,
+            }),
+        }
     }
 
     /// Puts an L2 that was saved in the middle of its run into VMCS 02, which is current in

@@ -233,7 +233,7 @@ pub extern "C" fn entry_failed(vp: &mut Vp) -> Retry {
     }
     publish_exit(vp.cell);
     if !vp.l2_entry_failed(error) {
-        panic!("VM entry of L1 failed with VM-instruction error {error}");
+        vp.l1_is_not_entered(format_args!("VM-instruction error {error}"));
     }
     vp.prepare_entry();
     vp.audit_end();
@@ -390,11 +390,11 @@ impl Vp {
     #[inline]
     fn l1_exit(&mut self, reason: ExitReason) {
         let Some(basic) = reason.basic().filter(|_| !reason.is_entry_failure()) else {
-            panic!(
-                "VM entry of L1 failed: exit reason {:#x}, qualification {:#x}",
+            self.l1_is_not_entered(format_args!(
+                "exit reason {:#x}, qualification {:#x}",
                 reason.raw(),
                 read(Field::EXIT_QUALIFICATION)
-            );
+            ));
         };
         match basic {
             BasicExitReason::Cpuid => self.cpuid_exit(),

@@ -9,15 +9,18 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use nested::checks::Violation;
 use platform::apic::InboxState;
+use platform::counters::Counter;
 use spin::Mutex;
 use state::{Processor, Vmcs01};
 
 use super::nested::CurrentVmcs;
-use super::partition::Partition;
+use super::partition::{Beginning, Partition};
 use super::{Registers, Vp};
 use crate::cpu::per_cpu::MAX_CPUS;
 use crate::cpu::{extended, msr, probe, register};
+use crate::fatal;
 
 /// What the VPs have left in a meeting for whoever called it.
 static LEFT: [Mutex<Option<Box<state::Vp>>>; MAX_CPUS] = [const { Mutex::new(None) }; MAX_CPUS];
@@ -45,6 +48,8 @@ pub enum Unacceptable {
     Msr(u32),
     /// The enlightened VMCS that L2 runs on lies outside of L1's memory.
     EnlightenedVmcs,
+    /// What L2 runs with is nothing that L1 could have entered.
+    Nested(Violation),
 }
 
 impl fmt::Display for Unacceptable {
@@ -54,6 +59,9 @@ impl fmt::Display for Unacceptable {
             Self::Msr(number) => write!(f, "MSR {number:#x} cannot have the value saved"),
             Self::EnlightenedVmcs => {
                 f.write_str("the enlightened VMCS of its L2 lies outside of the memory")
+            }
+            Self::Nested(Violation { field, rule }) => {
+                write!(f, "its L2 could not have been entered: {field:?}, {rule:?}")
             }
         }
     }
@@ -86,6 +94,20 @@ impl Vp {
             msrs: self.msrs,
             nested,
         }
+    }
+
+    /// L1 cannot be entered, for what hardware says of it: a bug of L0's, unless what it says it of
+    /// came out of a state file and has never run here.
+    #[cold]
+    pub fn l1_is_not_entered(&self, why: fmt::Arguments<'_>) -> ! {
+        let is_untried = self.counter(Counter::L1Exits) <= 1;
+        if is_untried && matches!(self.partition.beginning, Beginning::Saved(_)) {
+            fatal::refuse(format_args!(
+                "VP {} cannot go on as it was saved: hardware does not enter it, {why}",
+                self.index
+            ))
+        }
+        panic!("VM entry of L1 failed: {why}")
     }
 
     /// Goes on from what was saved. The VP is new, VMCS 01 is current and nothing has run.

@@ -1,6 +1,7 @@
 //! Starting VPs, each on its processor.
 
 use alloc::boxed::Box;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use platform::apic::LocalApic;
 use spin::Once;
@@ -18,6 +19,18 @@ use crate::fatal;
 
 /// The one partition.
 static PARTITION: Once<Partition> = Once::new();
+
+/// How many VPs have been given the state that they were saved with.
+static RESUMED: AtomicUsize = AtomicUsize::new(0);
+
+/// Waits until all have: none runs if another one cannot.
+fn meet_those_resumed(vps: usize) {
+    RESUMED.fetch_add(1, Ordering::AcqRel);
+    let mut wait = idle::Wait::new();
+    while RESUMED.load(Ordering::Acquire) < vps {
+        wait.pause();
+    }
+}
 
 /// Creates the partition and lets the other processors go.
 pub fn create_partition(information: &mut Information, options: &Options, vps: usize, tsc_hz: u64) {
@@ -129,6 +142,7 @@ pub fn run(index: usize) -> ! {
                 "VP {index} cannot go on as it was saved: {why}"
             ))
         }
+        meet_those_resumed(partition.inboxes.len());
     }
     vp.update_deadline();
     vp.prepare_entry();

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use snapshot::{PAGE, Reader, Source};
+use snapshot::{PAGE, Reader, Sink, Source};
 use state::Machine;
 
 use super::runs::{self, Run};
@@ -117,7 +117,7 @@ pub fn is_refused(paths: &Paths, run: &Run, path: &Path) -> Result<()> {
         by_l0(paths, run, &contents, &good, damage, &mut memory)
             .with_context(|| format!("L0, {damage}, with seed {SEED:#x}"))?;
     }
-    Ok(())
+    impossible_by_l0(paths, run, &contents, &good, &mut memory)
 }
 
 fn apply(good: &[u8], damage: Damage) -> Vec<u8> {
@@ -233,12 +233,81 @@ fn by_l0(
 ) -> Result<()> {
     let bytes = apply(good, damage);
     let expected = refusal(&bytes, good.len(), memory).context("the host accepts it")?;
-    let dir = tempfile::tempdir_in(runs::folder(paths)?)?;
-    let path = dir.path().join("damaged");
     // The lab would refuse it: L0 is given a disk that has been damaged since.
     let mut disk = bytes;
     disk.resize(good.len(), 0);
-    paths::write_whole(&path, &disk)?;
+    l0_stops(paths, run, contents, &disk, &expected)
+}
+
+/// A file of which all that the host can look at is right: what the processor does not take of it ends in one line, too.
+fn impossible_by_l0(
+    paths: &Paths,
+    run: &Run,
+    contents: &file::Contents,
+    good: &[u8],
+    memory: &mut [u8],
+) -> Result<()> {
+    let pages = (good.len() / PAGE) as u64;
+    let mut reader =
+        Reader::open(Disk { bytes: good, pages }).map_err(|error| anyhow!("{error}"))?;
+    let bytes = reader.machine().map_err(|error| anyhow!("{error}"))?;
+    let loaded = reader.load_memory(memory, |pages| pages.fill(0));
+    loaded.map_err(|error| anyhow!("{error}"))?;
+    let mut machine = Machine::decode(&bytes)?;
+    let (number, value) = machine.vps[0]
+        .processor
+        .msrs
+        .iter_mut()
+        .find(|(number, _)| *number == KERNEL_GS_BASE)
+        .context("no VP has a KERNEL_GS_BASE")?;
+    *value = 1 << 63;
+    let expected =
+        format!("VP 0 cannot go on as it was saved: MSR {number:#x} cannot have the value saved");
+    let mut disk = NewDisk(Vec::new());
+    snapshot::write(&mut disk, &machine.encode(), memory).map_err(|error| anyhow!("{error}"))?;
+    l0_stops(paths, run, contents, &disk.0, &expected).context("L0, with an impossible MSR")
+}
+
+/// IA32_KERNEL_GS_BASE: an address, which is to be canonical.
+const KERNEL_GS_BASE: u32 = 0xC000_0102;
+
+/// A disk that has room for whatever is written.
+struct NewDisk(Vec<u8>);
+
+impl Sink for &mut NewDisk {
+    type Error = Outside;
+
+    fn pages(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn write(&mut self, first: u64, pieces: &[&[u8]]) -> Result<(), Outside> {
+        let mut at = first as usize * PAGE;
+        for piece in pieces {
+            let end = at + piece.len();
+            self.0.resize(self.0.len().max(end), 0);
+            self.0[at..end].copy_from_slice(piece);
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Outside> {
+        Ok(())
+    }
+}
+
+/// L0 ends with this one line where the partition on this disk is to go on.
+fn l0_stops(
+    paths: &Paths,
+    run: &Run,
+    contents: &file::Contents,
+    disk: &[u8],
+    expected: &str,
+) -> Result<()> {
+    let dir = tempfile::tempdir_in(runs::folder(paths)?)?;
+    let path = dir.path().join("damaged");
+    paths::write_whole(&path, disk)?;
     let scenario = Scenario {
         restore: Some(path),
         timeout: Some(300),
@@ -262,7 +331,7 @@ fn by_l0(
     );
     ensure!(
         summary.message == expected,
-        "it says '{}', the host '{expected}'",
+        "it says '{}' instead of '{expected}'",
         summary.message
     );
     Ok(())

@@ -1,7 +1,7 @@
 use super::*;
 use crate::access::Page;
 use crate::testing::*;
-use crate::vmcs12::{LISTS, get, place};
+use crate::vmcs12::{LISTS, Place, get, place};
 use proptest::prelude::*;
 use std::vec::Vec;
 use vmx::{ExitReason, Width};
@@ -40,6 +40,8 @@ fn legal(field: Field, value: u64) -> u64 {
         Field::GUEST_CR0 => 0x8000_0021 | value & 0x5_0010,
         Field::GUEST_CR4 => 0x2020 | value & 0x3ff,
         Field::GUEST_EFER => 0xd01,
+        Field::GUEST_CR3 => value & 0x7f_ffff_ffff,
+        Field::GUEST_RIP => (value << 16) as i64 as u64 >> 17,
         _ => value,
     }
 }
@@ -59,8 +61,8 @@ fn restored(saved: Saved) -> Scene {
     let mut scene = Scene::new();
     scene.nested = crate::Nested::new(config());
     scene.vmcs02 = FakeVmcs::default();
-    let running = scene.nested.restore(saved, &registers());
-    if let Some(running) = running {
+    let running = scene.nested.restore(saved, &registers(), &scene.memory);
+    if let Some(running) = running.unwrap() {
         scene
             .nested
             .merge_running(&running, &mut scene.vmcs02, &policy(), &scene.memory);
@@ -232,4 +234,75 @@ fn impossible_states_are_refused() {
     for length in [0, 1, 100, bytes.len() - 1] {
         assert!(postcard::from_bytes::<Saved>(&bytes[..length]).is_err());
     }
+}
+
+fn store(page: &mut Vmcs12, field: Field, value: u64) {
+    page.write_at(Place::of(&place(field.encoding())), value);
+}
+
+/// What a VP says of an L2 in the middle of its run that is changed while it is saved.
+fn refused(change: impl FnOnce(&mut Saved)) -> Option<Violation> {
+    let scene = running(&[0x1000; 80], 0);
+    let mut saved = scene.nested.save(&scene.vmcs02);
+    change(&mut saved);
+    let mut there = Scene::new();
+    there.nested = crate::Nested::new(config());
+    let result = there.nested.restore(saved, &registers(), &there.memory);
+    result.err()
+}
+
+#[test]
+fn an_l2_that_l1_could_not_have_entered_is_refused() {
+    fn of_l1(field: Field, value: u64) -> Option<Violation> {
+        refused(|saved| store(&mut saved.vmcs12, field, value))
+    }
+    fn of_l2(field: Field, value: u64) -> Option<Violation> {
+        refused(|saved| store(&mut saved.running.as_mut().unwrap().state, field, value))
+    }
+    let violation = |field, rule| Some(Violation { field, rule });
+    assert_eq!(refused(|_| ()), None);
+    // Beyond L1's memory: L2's CR8 would be there.
+    assert_eq!(
+        of_l1(Field::VIRTUAL_APIC_ADDRESS, 0x7f_0000_0000),
+        violation(Field::VIRTUAL_APIC_ADDRESS, Rule::Unbacked)
+    );
+    // L0 enters L1 with these at the next exit.
+    assert_eq!(
+        of_l1(Field::HOST_CR4, 0x20),
+        violation(Field::HOST_CR4, Rule::AllowedBits)
+    );
+    assert_eq!(
+        of_l1(Field::HOST_RIP, 1 << 63),
+        violation(Field::HOST_RIP, Rule::Canonical)
+    );
+    assert_eq!(
+        of_l2(Field::GUEST_ACTIVITY_STATE, 3),
+        violation(Field::GUEST_ACTIVITY_STATE, Rule::Reserved)
+    );
+    assert_eq!(
+        of_l2(Field::GUEST_CR4, 0x20),
+        violation(Field::GUEST_CR4, Rule::AllowedBits)
+    );
+    assert_eq!(
+        of_l2(Field::GUEST_RIP, 1 << 63),
+        violation(Field::GUEST_RIP, Rule::Canonical)
+    );
+}
+
+#[test]
+fn an_l2_goes_on_under_the_controls_that_its_exits_are_judged_by() {
+    let here = running(&[0x1000; 80], 0);
+    let mut saved = here.nested.save(&here.vmcs02);
+    let state = &mut saved.running.as_mut().unwrap().state;
+    for field in [
+        Field::PIN_BASED_CONTROLS,
+        Field::PRIMARY_CONTROLS,
+        Field::SECONDARY_CONTROLS,
+        Field::EXCEPTION_BITMAP,
+        Field::VIRTUAL_APIC_ADDRESS,
+        Field::TSC_OFFSET,
+    ] {
+        store(state, field, !0);
+    }
+    assert_eq!(vmcs02(&restored(saved)), vmcs02(&here));
 }

@@ -34,7 +34,8 @@ impl Vp {
     /// L2 runs.
     ///
     /// # Errors
-    /// [`Unacceptable`] where L1's memory has no place for what L2 runs on.
+    /// [`Unacceptable`] where L1 could not have entered an L2 as the one that runs, or its memory has no
+    /// place for what that runs on.
     pub fn resume_nested(&mut self, saved: Saved) -> Result<(), Unacceptable> {
         let memory = self.partition.memory;
         let current = saved.current();
@@ -46,7 +47,10 @@ impl Vp {
                 return Err(Unacceptable::EnlightenedVmcs);
             }
         }
-        let running = nested.logic.restore(saved, &L1_REGISTERS);
+        let running = nested
+            .logic
+            .restore(saved, &L1_REGISTERS, &memory)
+            .map_err(Unacceptable::Nested)?;
         if let Some(shadow) = &mut nested.shadow {
             nested.logic.resume_shadowing(shadow);
         }
