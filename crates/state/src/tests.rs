@@ -40,7 +40,7 @@ fn cpuid(leaf_1_ecx: u32, leaf_7_ebx: u32, xcr0: u32, vps: u32) -> CpuidPolicy {
         invpcid: true,
         xsaves: false,
         xsavec: false,
-        tsc_hz: TSC_HZ,
+        tsc_hz: TSC_HZ.into(),
     };
     CpuidPolicy::new(host, &config)
 }

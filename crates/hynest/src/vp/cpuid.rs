@@ -63,7 +63,7 @@ pub fn policy(vps: usize, secondary: SecondaryControls, tsc_hz: u64) -> CpuidPol
             invpcid: secondary.contains(SecondaryControls::ENABLE_INVPCID),
             xsaves: secondary.contains(SecondaryControls::ENABLE_XSAVES),
             xsavec: xsave::xsavec_is_sound(),
-            tsc_hz: tsc_hz as u32,
+            tsc_hz,
         },
     )
 }

@@ -161,16 +161,17 @@ fn setup_here(
     tsc_hz: u64,
 ) -> Setup {
     let cr4_offered = cr4_offered(capabilities);
+    let cpuid = cpuid::policy(vps, controls.secondary, tsc_hz);
     Setup {
         vps: vps as u32,
         memory: 0,
         enlightenments: options.enlightenments,
-        // One rate for both timers: CPUID leaf 0x15 can tell it exactly.
-        apic_hz: tsc_hz,
+        // One rate for both timers, where CPUID leaf 0x15 can tell it.
+        apic_hz: cpuid.apic_hz(),
         physical_address_bits: cpuid::physical_address_bits(),
         cpu_signature: u64::from(cpuid::signature()),
         cr4_offered,
-        cpuid: cpuid::policy(vps, controls.secondary, tsc_hz),
+        cpuid,
         host_msrs: host_msrs(),
         vmx: ::nested::caps::offer(capabilities, cr4_offered),
     }
@@ -199,7 +200,7 @@ fn boot(information: &mut Information, options: &Options, here: Setup, tsc_hz: u
         Ok(hyperv) => hyperv,
         Err(error) => fatal::refuse(format_args!("{error}")),
     };
-    let Some(clock) = TimerClock::new(tsc_hz, tsc_hz) else {
+    let Some(clock) = TimerClock::new(tsc_hz, setup.apic_hz) else {
         fatal::refuse(format_args!("a TSC of {tsc_hz} Hz drives no APIC timer"))
     };
     let inboxes = (0..setup.vps)
@@ -256,7 +257,7 @@ fn restore(
     let followed = source.and_then(|mut source| {
         if hyperv.is_tsc_emulated() || tsc_hz != partition.tsc_hz {
             hyperv.change_tsc_rate(&mut source, now, tsc_hz, scales_tsc, &memory)?;
-            setup.cpuid.set_tsc_hz(source.guest_hz() as u32);
+            setup.cpuid.set_tsc_hz(source.guest_hz());
         }
         Ok(source)
     });

@@ -160,10 +160,7 @@ impl Vp {
             let ahead = self.tsc_offset.wrapping_sub(source.offset());
             self.apic
                 .set_clock(clock, source.since().0.wrapping_add(ahead));
-            self.partition
-                .setup
-                .cpuid
-                .set_tsc_hz(source.guest_hz() as u32);
+            self.partition.setup.cpuid.set_tsc_hz(source.guest_hz());
         }
         if step != 0 || multiplier != self.tsc_multiplier() {
             self.nested_follow_tsc();

@@ -59,7 +59,7 @@ pub struct Config {
     /// Whether XSAVEC and XSAVES store what XRSTOR restores, as an emulator's need not.
     pub xsavec: bool,
     /// The TSC's rate in Hz, which is the APIC timer's too: leaf 0x15.
-    pub tsc_hz: u32,
+    pub tsc_hz: u64,
 }
 
 /// The state of a VP that shows through CPUID.
@@ -207,8 +207,13 @@ impl CpuidPolicy {
     }
 
     /// The TSC's rate is another one from now on, in Hz; the APIC timer's stays.
-    pub fn set_tsc_hz(&self, tsc_hz: u32) {
+    pub fn set_tsc_hz(&self, tsc_hz: u64) {
         self.rate.set(tsc_hz);
+    }
+
+    /// The rate of the APIC timer that leaf 0x15 tells, in Hz.
+    pub fn apic_hz(&self) -> u64 {
+        self.rate.apic_hz().into()
     }
 
     /// Bytes of an XSAVE area of the standard form with all components that L1 may enable, or of
