@@ -18,12 +18,17 @@ const TSC_HZ: u32 = 100_000_000;
 
 /// Hardware with these feature words.
 fn cpuid(leaf_1_ecx: u32, leaf_7_ebx: u32, xcr0: u32, vps: u32) -> CpuidPolicy {
+    cpuid_with(leaf_1_ecx, (leaf_7_ebx, 0), xcr0, vps)
+}
+
+/// The same with leaf 7's EBX and EDX.
+fn cpuid_with(leaf_1_ecx: u32, leaf_7: (u32, u32), xcr0: u32, vps: u32) -> CpuidPolicy {
     let host = |leaf: u32, subleaf: u32| {
         let mut registers = cpuid::Registers::default();
         match (leaf, subleaf) {
             (0, _) => registers.eax = 0xD,
             (1, _) => registers.ecx = leaf_1_ecx | 1 << 26,
-            (7, 0) => registers.ebx = leaf_7_ebx,
+            (7, 0) => (registers.ebx, registers.edx) = leaf_7,
             (0xD, 0) => registers.eax = xcr0,
             (0xD, 2) => (registers.eax, registers.ebx) = (256, 576),
             (0x8000_0000, _) => registers.eax = 0x8000_0008,
@@ -309,10 +314,17 @@ fn a_machine_with_less_does_not_fit() {
     let less = Capabilities { ept_vpid: 1, ..vmx };
     let error = fits(setup(cpuid(1 << 23, 1 << 3, 7, 2), less)).unwrap_err();
     assert!(error.contains("MSR 0x48c, bits 0x2"), "{error}");
-    let mut immune = setup(cpuid(1 << 23, 1 << 3, 7, 2), vmx);
-    immune.host_msrs.arch_capabilities = 1;
-    // L1 does not see the MSR of this one.
-    assert_eq!(immune.fits(&saved), Ok(()));
+    // L1 goes by what it reads of IA32_ARCH_CAPABILITIES, where CPUID tells of it.
+    let immune = |leaf_7_edx| {
+        let mut setup = setup(cpuid_with(1 << 23, (1 << 3, leaf_7_edx), 7, 2), vmx);
+        setup.host_msrs.arch_capabilities = 1;
+        setup
+    };
+    let mut open = immune(1 << 29);
+    assert_eq!(immune(1 << 29).fits(&open), Ok(()));
+    open.host_msrs.arch_capabilities = 0;
+    assert_eq!(immune(1 << 29).fits(&open), Err(Unfit::Vulnerable(1)));
+    assert_eq!(immune(0).fits(&open), Ok(()));
     let mut one = setup(cpuid(1 << 23, 1 << 3, 7, 2), vmx);
     one.vps = 1;
     assert!(fits(one).unwrap_err().contains("2 VPs, and 1"));

@@ -259,34 +259,26 @@ fn an_l2_that_l1_could_not_have_entered_is_refused() {
     fn of_l2(field: Field, value: u64) -> Option<Violation> {
         refused(|saved| store(&mut saved.running.as_mut().unwrap().state, field, value))
     }
-    let violation = |field, rule| Some(Violation { field, rule });
     assert_eq!(refused(|_| ()), None);
-    // Beyond L1's memory: L2's CR8 would be there.
-    assert_eq!(
-        of_l1(Field::VIRTUAL_APIC_ADDRESS, 0x7f_0000_0000),
-        violation(Field::VIRTUAL_APIC_ADDRESS, Rule::Unbacked)
-    );
-    // L0 enters L1 with these at the next exit.
-    assert_eq!(
-        of_l1(Field::HOST_CR4, 0x20),
-        violation(Field::HOST_CR4, Rule::AllowedBits)
-    );
-    assert_eq!(
-        of_l1(Field::HOST_RIP, 1 << 63),
-        violation(Field::HOST_RIP, Rule::Canonical)
-    );
-    assert_eq!(
-        of_l2(Field::GUEST_ACTIVITY_STATE, 3),
-        violation(Field::GUEST_ACTIVITY_STATE, Rule::Reserved)
-    );
-    assert_eq!(
-        of_l2(Field::GUEST_CR4, 0x20),
-        violation(Field::GUEST_CR4, Rule::AllowedBits)
-    );
-    assert_eq!(
-        of_l2(Field::GUEST_RIP, 1 << 63),
-        violation(Field::GUEST_RIP, Rule::Canonical)
-    );
+    type Change = fn(Field, u64) -> Option<Violation>;
+    let cases: [(Change, Field, u64, Rule); 6] = [
+        // Beyond L1's memory: L2's CR8 would be there.
+        (
+            of_l1,
+            Field::VIRTUAL_APIC_ADDRESS,
+            0x7f_0000_0000,
+            Rule::Unbacked,
+        ),
+        // L0 enters L1 with these at the next exit.
+        (of_l1, Field::HOST_CR4, 0x20, Rule::AllowedBits),
+        (of_l1, Field::HOST_RIP, 1 << 63, Rule::Canonical),
+        (of_l2, Field::GUEST_ACTIVITY_STATE, 3, Rule::Reserved),
+        (of_l2, Field::GUEST_CR4, 0x20, Rule::AllowedBits),
+        (of_l2, Field::GUEST_RIP, 1 << 63, Rule::Canonical),
+    ];
+    for (change, field, value, rule) in cases {
+        assert_eq!(change(field, value), Some(Violation { field, rule }));
+    }
 }
 
 #[test]
