@@ -55,10 +55,11 @@ impl Evidence<'_> {
             None => unused("counts no such interrupts"),
             Some(0) => unused("was told of no change of the TSC's rate"),
             Some(count) => {
-                let reads = self.count("emulated-tsc-reads");
+                // A restored L1 takes note before its first step.
+                let reads = self.summary.total("emulated-tsc-reads");
                 (
                     format!("was told {count} times of another TSC rate"),
-                    reads.map_or_else(String::new, |n| format!("{} emulated reads", grouped(n))),
+                    format!("{} emulated reads", grouped(reads)),
                     Verdict::Proved,
                 )
             }

@@ -113,7 +113,7 @@ mod tests {
     use hyperv::enlightenments::Set;
 
     use super::*;
-    use crate::events::{L1, Start, StepCounters};
+    use crate::events::{Counters, L1, Start, StepCounters};
 
     fn summary(vps: u32, counters: &[(&str, u64)]) -> Summary {
         let offered = "base ref-count tsc-page stimer evmcs msr-bitmap gpa-flush tlb-flush reset";
@@ -176,6 +176,18 @@ mod tests {
         ("invepts", 2),
         ("tlb-flushes", 9),
     ];
+
+    #[test]
+    fn reads_are_counted_that_were_emulated_before_the_first_step() {
+        let mut summary = summary(1, &[("emulated-tsc-reads", 0)]);
+        summary.l0.as_mut().unwrap().enlightenments = vec!["reenlightenment".to_owned()];
+        summary.reenlightenments = Some(1);
+        summary.counters = Some(Counters {
+            reason: "end".into(),
+            vps: vec![BTreeMap::from([("emulated-tsc-reads".to_owned(), 2181)])],
+        });
+        assert_eq!(proofs(&summary)[0].l0, "2,181 emulated reads");
+    }
 
     #[test]
     fn what_is_used_is_proved() {
